@@ -1,0 +1,1 @@
+"""Running a bundle: manifest, tokenising, ONNX Runtime, answers, and the HTTP server. No torch."""

@@ -1,0 +1,30 @@
+"""Errors that carry their exit code, raised on every floor and printed once by the command line."""
+
+
+class UserError(Exception):
+    """Something the user can mend: one line that says what happened, what was expected and what to do next.
+
+    The command line prints the message without a traceback and exits with 2.
+    """
+
+    exit_code = 2
+
+
+class MissingExtraError(UserError):
+    """A command needs an optional part of the installation; the message holds the install line."""
+
+    def __init__(self, module: str, extra: str) -> None:
+        super().__init__(
+            f"this needs the package '{module}', which is not installed. "
+            f"Install it with: pip install 'compressor-toolchain[{extra}]'"
+        )
+
+
+class BundleError(UserError):
+    """A bundle is incomplete, corrupt or does not answer as its golden examples say."""
+
+
+class GateFailed(Exception):
+    """A gate or a claim failed; everything measured was written before this was raised. Exits with 3."""
+
+    exit_code = 3
