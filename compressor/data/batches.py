@@ -1,0 +1,269 @@
+"""Tokenised batches for training: rows of like length together, in an order fixed by seed and epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from compressor.data.splits import TRAIN, UNLABELLED, TaskData
+from compressor.tasks.registry import TASKS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED_LABEL = -100
+_TEXTS_AT_ONCE = 10_000
+_BATCHES_PER_GROUP = 50
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of many texts, one behind the other.
+
+    Attributes:
+        input_ids: int32 [all tokens].
+        token_type_ids: int32 [all tokens], or None where the tokenizer makes none.
+        offsets: int64 [rows + 1]; row r has the tokens offsets[r] to offsets[r + 1].
+        num_truncated: rows that were longer than the tokenizer was allowed to keep.
+    """
+
+    input_ids: np.ndarray
+    token_type_ids: np.ndarray | None
+    offsets: np.ndarray
+    num_truncated: int
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> dict[str, np.ndarray]:
+        """The columns of one row, each [tokens of the row]."""
+        part = slice(self.offsets[row], self.offsets[row + 1])
+        columns = {"input_ids": self.input_ids[part]}
+        if self.token_type_ids is not None:
+            columns["token_type_ids"] = self.token_type_ids[part]
+        return columns
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens per row, int64 [rows]."""
+        return np.diff(self.offsets)
+
+
+def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, ...]], max_length: int) -> Tokens:
+    """Token ids of texts or text pairs, each cut to `max_length` tokens (of a pair the longer side first)."""
+    ids: list[np.ndarray] = []
+    types: list[np.ndarray] = []
+    num_truncated = 0
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        part = texts[start : start + _TEXTS_AT_ONCE]
+        encoded = _encode(tokenizer, part, max_length)
+        ids += [np.asarray(row, dtype=np.int32) for row in encoded["input_ids"]]
+        types += [np.asarray(row, dtype=np.int32) for row in encoded.get("token_type_ids", ())]
+        full = [text for text, row in zip(part, encoded["input_ids"], strict=True) if len(row) >= max_length]
+        num_truncated += _count_longer(tokenizer, full, max_length)
+    lengths = np.array([len(row) for row in ids], dtype=np.int64)
+    return Tokens(
+        input_ids=_joined(ids),
+        token_type_ids=_joined(types) if types else None,
+        offsets=np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)]),
+        num_truncated=num_truncated,
+    )
+
+
+def _encode(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, ...]], max_length: int | None
+) -> Mapping[str, list[list[int]]]:
+    columns = [list(column) for column in zip(*texts, strict=True)]
+    encoded: Mapping[str, list[list[int]]] = tokenizer(
+        *columns,
+        truncation=max_length is not None,
+        max_length=max_length,
+        return_attention_mask=False,
+        verbose=False,
+    )
+    return encoded
+
+
+def _count_longer(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, ...]], max_length: int
+) -> int:
+    """How many texts have more than `max_length` tokens; asked only of those that filled it."""
+    if not texts:
+        return 0
+    return sum(len(row) > max_length for row in _encode(tokenizer, texts, None)["input_ids"])
+
+
+def _joined(rows: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(rows) if rows else np.zeros(0, dtype=np.int32)
+
+
+class LengthGroupedBatchSampler(Sampler[list[int]]):
+    """Batches of rows of like length, in a random order that depends on the seed and the epoch alone.
+
+    The rows are shuffled, cut into groups of about fifty batches, sorted by length inside each group and cut
+    into batches; then the batches are shuffled. Every row comes once per epoch; one batch may be short. The
+    global random state is neither read nor moved, so a resumed run sees the batches that an uninterrupted one
+    would have seen.
+    """
+
+    drop_last = False  # read by accelerate when batches are shared between processes
+
+    def __init__(self, lengths: Sequence[int] | np.ndarray, batch_size: int, *, seed: int) -> None:
+        """Args: lengths: tokens per row; batch_size: rows per batch, at least 1; seed: at least 0."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+        self.lengths = np.asarray(lengths, dtype=np.int64)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration gives; called by accelerate and the Trainer."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        state = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)
+        generator = torch.Generator().manual_seed(int(state[0]))
+        shuffled = torch.randperm(len(self.lengths), generator=generator).numpy()
+        batches = [batch for group in self._groups(shuffled) for batch in self._cut(group)]
+        for position in torch.randperm(len(batches), generator=generator).tolist():
+            yield batches[position].tolist()
+
+    def _groups(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Rows in groups of nearly equal size, each but the last a whole number of batches."""
+        num_groups = max(1, round(len(self) / _BATCHES_PER_GROUP))
+        cuts = np.linspace(0, len(self), num_groups + 1).round().astype(np.int64)[1:-1] * self.batch_size
+        return np.split(rows, cuts)
+
+    def _cut(self, group: np.ndarray) -> list[np.ndarray]:
+        """A group's batches, longest rows first."""
+        ordered = group[np.argsort(-self.lengths[group], kind="stable")]
+        return np.split(ordered, range(self.batch_size, len(ordered), self.batch_size))
+
+
+@dataclass(frozen=True)
+class TaskRows:
+    """What the losses of one task read, for every training row (train, then unlabelled).
+
+    Attributes:
+        name: the task's name.
+        labels: as the task's hard loss takes them, [rows] or [rows, labels]. Rows without a label hold -100
+            (classification) or NaN, so that a loss which forgets `has_label` cannot learn from them unseen.
+        has_label: bool [rows].
+        targets: cached teacher logits [rows, outputs], or None.
+    """
+
+    name: str
+    labels: Tensor
+    has_label: Tensor
+    targets: Tensor | None = None
+
+
+def task_rows(data: TaskData, targets: np.ndarray | None = None) -> TaskRows:
+    """The labels of a task's training rows and, if given, its teacher's logits [rows, outputs]."""
+    train = data.splits[TRAIN]
+    if train.labels is None:
+        raise ValueError(f"the train split of task '{data.task.name}' has no labels")
+    num_unlabelled = len(data.splits[UNLABELLED]) if UNLABELLED in data.splits else 0
+    known = torch.from_numpy(TASKS[data.task.type].targets(train.labels, data.task))
+    missing = float("nan") if known.is_floating_point() else IGNORED_LABEL
+    unknown = torch.full((num_unlabelled, *known.shape[1:]), missing, dtype=known.dtype)
+    has_label = torch.arange(len(train) + num_unlabelled) < len(train)
+    if targets is not None and len(targets) != len(has_label):
+        raise ValueError(f"task '{data.task.name}' has {len(has_label)} rows but targets for {len(targets)}")
+    logits = None if targets is None else torch.as_tensor(targets, dtype=torch.float32)
+    return TaskRows(data.task.name, torch.cat([known, unknown]), has_label, logits)
+
+
+class TaskExamples(Dataset[dict[str, Any]]):
+    """The tokenised training rows of several tasks, one behind the other.
+
+    An example is {"input_ids", "token_type_ids" where there are some, "task": position of its task, "row":
+    its row within the task}.
+    """
+
+    def __init__(self, tokens: Sequence[Tokens]) -> None:
+        """Args: tokens: per task, in the order of the collator's tasks."""
+        self.tokens = list(tokens)
+        self._starts = np.cumsum([0, *(len(part) for part in self.tokens)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"there is no example {index}: there are {len(self)}")
+        task = int(np.searchsorted(self._starts, index, side="right")) - 1
+        row = index - int(self._starts[task])
+        return {**self.tokens[task][row], "task": task, "row": row}
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens per example, int64 [examples]."""
+        return np.concatenate([part.lengths for part in self.tokens])
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Pads examples to the longest of the batch and looks up what the losses read.
+
+    The batch holds `input_ids`, `attention_mask` and, where the examples have them, `token_type_ids`, each
+    int64 [batch, tokens]; and, keyed by task and only for the tasks in the batch: `rows` (positions in the
+    batch, int64), and for those positions `labels`, `has_label` and, where there are cached teacher logits,
+    `targets`.
+    """
+
+    tasks: Sequence[TaskRows]
+    pad_id: int
+    pad_token_type_id: int = 0
+
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Make one batch of examples as `TaskExamples` gives them."""
+        batch: dict[str, Any] = {"input_ids": _padded([e["input_ids"] for e in examples], self.pad_id)}
+        lengths = torch.tensor([len(e["input_ids"]) for e in examples])
+        batch["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+        if "token_type_ids" in examples[0]:
+            batch["token_type_ids"] = _padded([e["token_type_ids"] for e in examples], self.pad_token_type_id)
+        return batch | self._lookups(examples)
+
+    def _lookups(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Tensor]]:
+        task_of = torch.tensor([example["task"] for example in examples])
+        row_of = torch.tensor([example["row"] for example in examples])
+        found: dict[str, dict[str, Tensor]] = {"rows": {}, "labels": {}, "has_label": {}, "targets": {}}
+        for position in sorted({int(example["task"]) for example in examples}):
+            task = self.tasks[position]
+            rows = torch.nonzero(task_of == position).flatten()
+            found["rows"][task.name] = rows
+            found["labels"][task.name] = task.labels[row_of[rows]]
+            found["has_label"][task.name] = task.has_label[row_of[rows]]
+            if task.targets is not None:
+                found["targets"][task.name] = task.targets[row_of[rows]]
+        return found
+
+
+def _padded(rows: Sequence[np.ndarray], filler: int) -> Tensor:
+    padded = np.full((len(rows), max(len(row) for row in rows)), filler, dtype=np.int64)
+    for line, row in zip(padded, rows, strict=True):
+        line[: len(row)] = row
+    return torch.from_numpy(padded)
+
+
+def train_loader(
+    examples: TaskExamples, collator: Collator, batch_size: int, *, seed: int
+) -> DataLoader[Any]:
+    """Length-grouped batches of an epoch; iterating it does not touch the global random state.
+
+    The loader has a generator of its own because torch otherwise draws a worker seed from the global one.
+    """
+    sampler = LengthGroupedBatchSampler(examples.lengths, batch_size, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    return DataLoader(examples, batch_sampler=sampler, collate_fn=collator, generator=generator)

@@ -1,0 +1,1 @@
+"""The methods, at the three places where they act: augmentation, targets and weights."""

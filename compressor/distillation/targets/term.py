@@ -1,0 +1,40 @@
+"""A named loss term and what it reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from compressor.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class TaskBatch:
+    """The rows of one task in one batch.
+
+    Attributes:
+        task: the task type's losses.
+        logits: student, [rows, outputs]; gradients flow.
+        labels: as the task's hard loss takes them.
+        has_label: bool [rows].
+        targets: cached teacher logits [rows, outputs], or None where the task has no teacher.
+    """
+
+    task: Task
+    logits: Tensor
+    labels: Tensor
+    has_label: Tensor
+    targets: Tensor | None
+
+
+class LossTerm(Protocol):
+    """One summand of the loss."""
+
+    @property
+    def name(self) -> str:
+        """Shown in the learning curves."""
+
+    def loss(self, batch: TaskBatch) -> Tensor:
+        """Weighted sum over the rows it applies to, a scalar; the trainer divides by the step's examples."""

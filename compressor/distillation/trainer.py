@@ -1,0 +1,171 @@
+"""The one training loop: transformers' Trainer, told what to sum and which weights to keep.
+
+It knows no method by name. What it adds to the Trainer: losses normalised by the examples of the whole
+optimizer step, our own batch order, validation without touching the random state, and checkpoints that
+count only once a marker has been written last.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from compressor.distillation.plan import Plan
+from compressor.distillation.targets.term import TaskBatch
+from compressor.tasks.task import Task
+
+MARKER = "complete"
+RULE_FILE = "weight_rule.pt"
+
+
+class DistillationTrainer(Trainer):
+    """Sums a plan's loss terms over the tasks of a batch."""
+
+    loss_is_scaled_for_ga = True  # compute_loss divides by the examples of the whole step
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        *,
+        plan: Plan,
+        tasks: Mapping[str, Task],
+        loader: DataLoader[Any],
+        validate: Callable[[nn.Module], dict[str, float]],
+    ) -> None:
+        """Args beyond the Trainer's: what to learn from, on what, and how to score.
+
+        Args:
+            model: a TaskModel.
+            args: of transformers.
+            plan: loss terms and weight rule.
+            tasks: the task type of every task name.
+            loader: of training batches, as `compressor.data.batches.train_loader` makes it.
+            validate: metrics of a model on validation; must hold `score`, higher is better.
+        """
+        super().__init__(model=model, args=args, train_dataset=loader.dataset)
+        self.plan = plan
+        self.task_types = tasks
+        self.loader = loader
+        self.validate = validate
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Our own batches, made ready by accelerate."""
+        return self.accelerator.prepare(self.loader)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
+        """Examples of the whole optimizer step, over all micro-batches and processes."""
+        count = torch.tensor(sum(len(batch["input_ids"]) for batch in batch_samples), device=device)
+        return self.accelerator.gather(count).sum()
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """Sum of the terms over this micro-batch, divided by the examples of the whole step."""
+        looked_up = {key: inputs[key] for key in ("rows", "labels", "has_label", "targets")}
+        tensors = {key: value for key, value in inputs.items() if key not in looked_up}
+        logits = model(**tensors, rows=looked_up["rows"])
+        total = sum(
+            (term.loss(self._task_batch(name, logits[name], looked_up)) for name in logits for term in self.plan.terms),
+            start=torch.zeros((), device=self.args.device),
+        )
+        num_examples = len(inputs["input_ids"]) if num_items_in_batch is None else num_items_in_batch
+        loss = total * self.accelerator.num_processes / num_examples
+        return (loss, logits) if return_outputs else loss
+
+    def _task_batch(self, name: str, logits: Tensor, looked_up: Mapping[str, Mapping[str, Tensor]]) -> TaskBatch:
+        return TaskBatch(
+            task=self.task_types[name],
+            logits=logits.float(),
+            labels=looked_up["labels"][name],
+            has_label=looked_up["has_label"][name],
+            targets=looked_up["targets"].get(name),
+        )
+
+    def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
+        """Validation metrics, logged under `eval_`; the weight rule may end the training."""
+        metrics = self.validate(self.accelerator.unwrap_model(self.model))
+        step = self.state.global_step
+        if self.plan.rule.after_validation(self.model, metrics["score"], step):
+            self.control.should_training_stop = True
+        logged = {f"eval_{name}": value for name, value in metrics.items()}
+        self.log(dict(logged))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, logged)
+        return logged
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """A checkpoint as the Trainer writes it, the weight rule's state, and the marker last."""
+        super()._save_checkpoint(model, trial)
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        torch.save(self.plan.rule.state(), folder / RULE_FILE)
+        (folder / MARKER).touch()
+
+    def resume_or_start(self, folder: Path) -> None:
+        """Train, from the newest complete checkpoint in the folder if there is one."""
+        checkpoint = newest_checkpoint(folder)
+        if checkpoint is not None:
+            self.plan.rule.load_state(torch.load(checkpoint / RULE_FILE, weights_only=True))
+        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        self.plan.rule.finish(self.model)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The complete checkpoint with the most steps; what a killed process left half-written is deleted."""
+    complete: list[tuple[int, Path]] = []
+    for path in folder.glob("checkpoint-*"):
+        if (path / MARKER).is_file():
+            complete.append((int(path.name.removeprefix("checkpoint-")), path))
+        else:
+            shutil.rmtree(path)
+    return max(complete)[1] if complete else None
+
+
+class StepCallback(TrainerCallback):
+    """Tells the weight rule of steps, asks for a checkpoint now and then, and reports progress."""
+
+    def __init__(self, plan: Plan, *, checkpoint_seconds: float, advance: Callable[[int, str], None]) -> None:
+        """Args: plan; seconds between checkpoints; advance: told the step and the latest figures."""
+        self.plan = plan
+        self.checkpoint_seconds = checkpoint_seconds
+        self.advance = advance
+        self._saved_at = time.monotonic()
+        self._note = ""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """After every optimizer step."""
+        self.plan.rule.after_step(kwargs["model"], state.global_step)
+        self.advance(state.global_step, self._note)
+        if time.monotonic() - self._saved_at >= self.checkpoint_seconds:
+            control.should_save = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """After a checkpoint."""
+        self._saved_at = time.monotonic()
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Keep the latest figures for the progress line."""
+        logs: Mapping[str, float] = kwargs.get("logs") or {}
+        shown = [f"{name} {logs[key]:.3f}" for name, key in (("loss", "loss"), ("score", "eval_score")) if key in logs]
+        self._note = " ".join(shown) or self._note
+
+
+def learning_curve(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """The Trainer's log as one row per logged point, `eval_` prefixes kept."""
+    skipped = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss"}
+    return [{k: v for k, v in row.items() if k not in skipped} for row in history if "train_runtime" not in row]

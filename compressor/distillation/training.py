@@ -1,0 +1,200 @@
+"""Training one model in a folder: decide once how, train or continue, and leave a checkpoint.
+
+Used for teachers, students and controls alike.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, TrainingArguments
+
+from compressor.data.batches import Collator, TaskExamples, Tokens, task_rows, tokenise, train_loader
+from compressor.data.splits import UNLABELLED, VALIDATION, TaskData, training_texts
+from compressor.distillation.plan import Plan
+from compressor.distillation.precision import decide_training, limit_threads
+from compressor.distillation.trainer import DistillationTrainer, StepCallback, learning_curve
+from compressor.models.checkpoint import save_checkpoint
+from compressor.models.predict import predict_logits
+from compressor.models.task_model import TaskModel
+from compressor.models.vocabulary import train_used_rows
+from compressor.progress import progress_bar
+from compressor.recipe import TrainingSettings
+from compressor.stages import read_json, write_json
+from compressor.tasks.registry import TASKS
+from serving.answers import decide
+
+CHECKPOINTS = "checkpoints"
+DECISION_FILE = "training.json"
+HISTORY_FILE = "history.json"
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """Everything that one training reads.
+
+    Attributes:
+        model: changed in place.
+        tokenizer: of the model.
+        data: the tasks, in the order of the model's heads.
+        targets: per task the teacher's logits over `training_texts`, in the task's label order.
+        plan: what to sum and which weights to keep.
+        settings: learning rate, steps, dtype and so on.
+        max_length: tokens per text.
+        seed: of data order and dropout.
+        label: what the progress bar says.
+    """
+
+    model: TaskModel
+    tokenizer: PreTrainedTokenizerBase
+    data: Mapping[str, TaskData]
+    targets: Mapping[str, np.ndarray]
+    plan: Plan
+    settings: TrainingSettings
+    max_length: int
+    seed: int
+    label: str
+
+
+def train(job: TrainingJob, folder: Path) -> None:
+    """Train in `folder`, continuing what an interrupted call left there, and save the checkpoint.
+
+    The folder gets the checkpoint, `history.json` (learning curve) and `training.json` (dtype, device,
+    threads and why); Trainer checkpoints lie in `checkpoints/` until the end.
+    """
+    job = _without_unread_rows(job)
+    train_tokens = {name: _tokens(job, training_texts(data)) for name, data in job.data.items()}
+    validation = {name: _tokens(job, data.splits[VALIDATION].texts) for name, data in job.data.items()}
+    loader = _loader(job, train_tokens)
+    decision = _decide_once(job, loader, folder)
+    read = [part.input_ids for part in (*train_tokens.values(), *validation.values())]
+    restore = train_used_rows(job.model, read, always=[_pad_id(job)])
+    started = time.monotonic()
+    with limit_threads(decision["threads"]):
+        trainer = _trainer(job, loader, validation, decision=decision, folder=folder)
+        total = trainer.args.max_steps
+        with progress_bar(job.label, total) as bar:
+            trainer.add_callback(
+                StepCallback(job.plan, checkpoint_seconds=job.settings.checkpoint_seconds, advance=bar.update)
+            )
+            trainer.resume_or_start(folder / CHECKPOINTS)
+    restore()
+    job.model.to("cpu").eval()
+    save_checkpoint(folder, job.model, job.tokenizer)
+    write_json(folder / HISTORY_FILE, _history(trainer, train_tokens, time.monotonic() - started))
+
+
+def _without_unread_rows(job: TrainingJob) -> TrainingJob:
+    """Texts without label take part only where a term reads the teacher."""
+    if job.plan.reads_teacher:
+        return job
+    stripped = {
+        name: replace(data, splits={split: rows for split, rows in data.splits.items() if split != UNLABELLED})
+        for name, data in job.data.items()
+    }
+    return replace(job, data=stripped, targets={})
+
+
+def _tokens(job: TrainingJob, texts: Sequence[tuple[str, ...]]) -> Tokens:
+    return tokenise(job.tokenizer, texts, job.max_length)
+
+
+def _pad_id(job: TrainingJob) -> int:
+    return int(job.tokenizer.pad_token_id)
+
+
+def _loader(job: TrainingJob, tokens: Mapping[str, Tokens]) -> torch.utils.data.DataLoader[Any]:
+    rows = [task_rows(data, job.targets.get(name)) for name, data in job.data.items()]
+    examples = TaskExamples([tokens[name] for name in job.data])
+    collator = Collator(rows, pad_id=_pad_id(job))
+    return train_loader(examples, collator, job.settings.batch_size, seed=job.seed)
+
+
+def _decide_once(job: TrainingJob, loader: torch.utils.data.DataLoader[Any], folder: Path) -> dict[str, Any]:
+    """Threads, dtype and device: decided before step 1, read again on resume."""
+    path = folder / DECISION_FILE
+    if not path.is_file():
+        write_json(path, decide_training(job.model, loader, job.settings))
+    decision: dict[str, Any] = read_json(path)
+    return decision
+
+
+def _trainer(
+    job: TrainingJob,
+    loader: torch.utils.data.DataLoader[Any],
+    validation: Mapping[str, Tokens],
+    *,
+    decision: Mapping[str, Any],
+    folder: Path,
+) -> DistillationTrainer:
+    settings = job.settings
+    steps = settings.epochs * -(-len(loader) // settings.gradient_accumulation)
+    arguments = TrainingArguments(
+        output_dir=str(folder / CHECKPOINTS),
+        max_steps=steps,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=round(settings.warmup * steps),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        optim="adamw_torch_fused" if decision["device"] in ("cpu", "cuda") else "adamw_torch",
+        bf16=decision["dtype"] == "bf16",
+        use_cpu=decision["device"] == "cpu",
+        eval_strategy="epoch",
+        save_strategy="no",
+        save_total_limit=2,
+        logging_steps=max(1, steps // 100),
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=decision["device"] == "cuda",
+        report_to=settings.report_to or "none",
+        seed=job.seed,
+    )
+    trainer = DistillationTrainer(
+        job.model,
+        arguments,
+        plan=job.plan,
+        tasks={name: TASKS[data.task.type] for name, data in job.data.items()},
+        loader=loader,
+        validate=lambda model: _validate(model, job, validation),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    return trainer
+
+
+def _validate(model: nn.Module, job: TrainingJob, tokens: Mapping[str, Tokens]) -> dict[str, float]:
+    """Hard loss and judged metric per task on validation; `score` is the mean metric over the tasks."""
+    found: dict[str, float] = {}
+    scores: list[float] = []
+    for name, data in job.data.items():
+        labels = data.splits[VALIDATION].labels
+        if labels is None:
+            raise RuntimeError(f"the validation split of task '{name}' has no labels")
+        kind = TASKS[data.task.type]
+        logits = predict_logits(model, tokens[name], name, pad_id=_pad_id(job))
+        targets = torch.from_numpy(kind.targets(labels, data.task))
+        found[f"{name}_loss"] = float(kind.hard_loss(torch.from_numpy(logits), targets).mean())
+        scores.append(kind.metrics[data.task.metric](labels, decide(logits, data.task)))
+        found[f"{name}_{data.task.metric}"] = scores[-1]
+    return {"score": float(np.mean(scores)), **found}
+
+
+def _history(trainer: DistillationTrainer, tokens: Mapping[str, Tokens], seconds: float) -> dict[str, Any]:
+    return {
+        "curve": learning_curve(trainer.state.log_history),
+        "steps": trainer.state.global_step,
+        "planned_steps": trainer.args.max_steps,
+        "kept": trainer.plan.rule.name,
+        "seconds": seconds,
+        "truncated_texts": {name: part.num_truncated for name, part in tokens.items()},
+    }

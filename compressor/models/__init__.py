@@ -1,0 +1,1 @@
+"""Teacher and student: finding checkpoints, choosing layers, several heads on one encoder."""

@@ -1,0 +1,147 @@
+"""Several heads on one encoder, for any architecture that AutoModelForSequenceClassification loads.
+
+The head of an architecture is what its `...ForSequenceClassification` does after its encoder. Each task
+keeps such a model whose encoder is replaced by a stand-in that returns the output of the one shared
+encoder, so the heads are transformers' own code and the encoder runs once per batch whatever the
+number of tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from serving.manifest import TaskSpec
+
+
+class EncoderOutput(nn.Module):
+    """Stands where a head expects its encoder and returns what the shared encoder has computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.current: ModelOutput | None = None
+
+    def forward(self, *_args: Any, **_kwargs: Any) -> ModelOutput:
+        """The output that was set for this pass; the arguments are those the shared encoder got."""
+        if self.current is None:
+            raise RuntimeError("the shared encoder has not run; call the TaskModel, not one of its heads")
+        return self.current
+
+
+class TaskModel(nn.Module):
+    """One encoder, one head per task.
+
+    Attributes:
+        config: of the encoder; its label fields are those of a single task, where there is one.
+        tasks: the tasks in the order of their heads.
+    """
+
+    def __init__(self, encoder: PreTrainedModel, heads: Mapping[str, PreTrainedModel], tasks: Sequence[TaskSpec]) -> None:
+        """Join an encoder with heads made by `new_head`.
+
+        Args:
+            encoder: the shared base model.
+            heads: per task name, a sequence-classification model whose own encoder is replaced here.
+            tasks: their descriptions, in order.
+        """
+        super().__init__()
+        self.config: PreTrainedConfig = encoder.config
+        self.tasks = tuple(tasks)
+        self.encoder = encoder
+        for head in heads.values():
+            setattr(head, head.base_model_prefix, EncoderOutput())
+        self.heads = nn.ModuleDict({task.name: heads[task.name] for task in self.tasks})
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        rows: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Logits per task.
+
+        Args:
+            input_ids: [batch, tokens].
+            attention_mask: [batch, tokens], 1 for real tokens.
+            token_type_ids: [batch, tokens], for encoders that have token types.
+            rows: per task the positions in the batch that belong to it; default: every row to every task.
+
+        Returns:
+            Per task [rows of the task, outputs]; tasks without rows are left out.
+        """
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if token_type_ids is not None:
+            inputs["token_type_ids"] = token_type_ids
+        output = self.encoder(**inputs)
+        if rows is None:
+            return {name: self._answer(head, output, inputs) for name, head in self.heads.items()}
+        return {
+            name: self._answer(head, _take(output, rows[name]), {k: v[rows[name]] for k, v in inputs.items()})
+            for name, head in self.heads.items()
+            if name in rows
+        }
+
+    @staticmethod
+    def _answer(head: nn.Module, output: ModelOutput, inputs: dict[str, Tensor]) -> Tensor:
+        stand_in = getattr(head, str(head.base_model_prefix))
+        stand_in.current = output
+        try:
+            logits: Tensor = head(**inputs).logits
+        finally:
+            stand_in.current = None
+        return logits
+
+
+def new_head(config: PreTrainedConfig, task: TaskSpec) -> PreTrainedModel:
+    """A sequence-classification model with a fresh head for one task (its encoder is thrown away)."""
+    return AutoModelForSequenceClassification.from_config(head_config(config, task))
+
+
+def head_config(config: PreTrainedConfig, task: TaskSpec) -> PreTrainedConfig:
+    """A copy of the encoder's configuration with the task's labels, as other tools read them."""
+    copy = type(config).from_dict(config.to_dict())
+    names = task.labels or (task.name,)
+    copy.id2label = dict(enumerate(names))
+    copy.label2id = {name: index for index, name in enumerate(names)}
+    copy.num_labels = task.num_outputs
+    copy.problem_type = _PROBLEM_TYPES[task.type]
+    copy._attn_implementation = getattr(config, "_attn_implementation", None)
+    return copy
+
+
+_PROBLEM_TYPES = {
+    "classification": "single_label_classification",
+    "multilabel": "multi_label_classification",
+    "regression": "regression",
+}
+
+
+def _take(output: ModelOutput, rows: Tensor) -> ModelOutput:
+    taken: ModelOutput = type(output)(**{key: value[rows] for key, value in output.items() if hasattr(value, "shape")})
+    return taken
+
+
+def num_parameters(model: nn.Module) -> int:
+    """All parameters, each counted once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def num_encoder_parameters(model: TaskModel) -> int:
+    """Parameters without the token, position and type embeddings."""
+    embeddings = {
+        id(parameter)
+        for module in model.encoder.modules()
+        if isinstance(module, nn.Embedding) and "embed" in type_path(model.encoder, module)
+        for parameter in module.parameters()
+    }
+    return sum(p.numel() for p in model.parameters() if id(p) not in embeddings)
+
+
+def type_path(root: nn.Module, wanted: nn.Module) -> str:
+    """Dotted name of a module inside another."""
+    return next((name for name, module in root.named_modules() if module is wanted), "")

@@ -1,0 +1,1 @@
+"""From a student to a measured, verified bundle: graphs, precisions, parity, gates, benchmark."""

@@ -1,0 +1,98 @@
+"""From logits to answers: temperature, softmax and sigmoid, thresholds, ranges and top-k, in numpy.
+
+A student's answers are read here and nowhere else, so training reports, parity checks and the server
+cannot disagree about what a row of logits says.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from serving.errors import UserError
+from serving.manifest import TaskSpec
+
+DEFAULT_THRESHOLD = 0.5
+
+
+def probabilities(logits: ArrayLike, task: TaskSpec) -> NDArray[np.float64]:
+    """What the logits say, in the units a user reads.
+
+    Args:
+        logits: [batch, outputs].
+        task: whose temperature divides the logits first, or whose range scales a regression's.
+
+    Returns:
+        [batch, outputs]: each row sums to one (classification), each entry in [0, 1] by itself
+        (multilabel), or values in the labels' own units (regression, not clipped).
+    """
+    scaled = np.asarray(logits, dtype=np.float64)
+    if task.type == "regression":
+        low, high = task.range
+        return low + scaled * (high - low)
+    scaled = scaled / task.temperature
+    return _softmax(scaled) if task.type == "classification" else _sigmoid(scaled)
+
+
+def decide(logits: ArrayLike, task: TaskSpec) -> NDArray[Any]:
+    """One decision per row.
+
+    Args:
+        logits: [batch, outputs].
+        task: whose thresholds a multilabel task's probabilities are held against (0.5 without any).
+
+    Returns:
+        classification: int64 [batch], the first label of the highest logit; multilabel: bool
+        [batch, labels]; regression: float64 [batch].
+    """
+    if task.type == "classification":
+        return np.asarray(logits).argmax(axis=1).astype(np.int64)
+    values = probabilities(logits, task)
+    if task.type == "regression":
+        return values[:, 0]
+    return values >= np.asarray(task.thresholds or DEFAULT_THRESHOLD)
+
+
+def answer(logits_row: ArrayLike, task: TaskSpec, top_k: int | None = None) -> dict[str, Any]:
+    """The answer for one text, ready for JSON.
+
+    Args:
+        logits_row: [outputs].
+        task: how to read them.
+        top_k: how many labels `scores` names, from the highest down; None for all.
+
+    Returns:
+        classification: `label`, its `score`, and `scores`; multilabel: `labels` that reach their
+        thresholds, and `scores`; regression: `value`.
+
+    Raises:
+        UserError: `top_k` is below 1.
+    """
+    if top_k is not None and top_k < 1:
+        raise UserError(
+            f"top_k is {top_k}; it is the number of labels to show, at least 1. Leave it out for all"
+        )
+    row = np.asarray(logits_row)[np.newaxis, :]
+    decision = decide(row, task)[0]
+    values = probabilities(row, task)[0]
+    if task.type == "regression":
+        return {"value": float(decision)}
+    order = np.argsort(-values, kind="stable")[:top_k]
+    scores = {task.labels[index]: float(values[index]) for index in order}
+    if task.type == "classification":
+        return {"label": task.labels[decision], "score": float(values[decision]), "scores": scores}
+    present = [label for label, is_present in zip(task.labels, decision, strict=True) if is_present]
+    return {"labels": present, "scores": scores}
+
+
+def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Softmax over the last axis, without overflow for any finite logits."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logistic function, exact in both tails."""
+    return np.asarray(np.exp(-np.logaddexp(0.0, -logits)))

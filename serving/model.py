@@ -1,0 +1,101 @@
+"""A graph with its tokenizer: texts in, logits out, for bundles and for candidates that are still measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.errors import BundleError, UserError
+from serving.manifest import TaskSpec
+from serving.tokenise import Encoding, TextEncoder
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+class OnnxModel:
+    """One session, the encoder that feeds it and the tasks that read it."""
+
+    def __init__(
+        self, session: onnxruntime.InferenceSession, encoder: TextEncoder, tasks: Sequence[TaskSpec]
+    ) -> None:
+        """Join the three; BundleError when the graph's inputs or outputs are not those of encoder and tasks."""
+        _check_names("inputs", [node.name for node in session.get_inputs()], encoder.inputs.names)
+        _check_names(
+            "outputs", [node.name for node in session.get_outputs()], [task.output for task in tasks]
+        )
+        self.session = session
+        self.encoder = encoder
+        self.tasks = tuple(tasks)
+
+    def choose_tasks(self, names: Sequence[str] | None) -> tuple[TaskSpec, ...]:
+        """The named tasks in the order asked for (None: all); UserError names the choices."""
+        if names is None:
+            return self.tasks
+        by_name = {task.name: task for task in self.tasks}
+        if unknown := [name for name in names if name not in by_name]:
+            raise UserError(f"no task '{unknown[0]}'. Choose among: {', '.join(by_name)}")
+        return tuple(by_name[name] for name in names)
+
+    def run(
+        self, encodings: Sequence[Encoding], tasks: Sequence[str] | None = None, batch_size: int = 1
+    ) -> dict[str, NDArray[np.float32]]:
+        """Logits of encoded texts, in their order; inside, texts of like length share a batch.
+
+        Args:
+            encodings: from `self.encoder.encode`.
+            tasks: names of the wanted tasks; None for all.
+            batch_size: texts per call. Above 1, a dynamically quantised graph's answers depend on the neighbours.
+
+        Returns:
+            Per task, [rows, outputs].
+
+        Raises:
+            UserError: unknown task, or a batch size below 1.
+            BundleError: the graph gave NaN, infinity or another width than the task has.
+        """
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}; give the number of texts per call, at least 1")
+        chosen = self.choose_tasks(tasks)
+        num_rows = len(encodings)
+        logits = {task.name: np.empty((num_rows, task.num_outputs), dtype=np.float32) for task in chosen}
+        for rows in _batches(encodings, batch_size):
+            inputs = self.encoder.batch([encodings[row] for row in rows])
+            outputs = self.session.run([task.output for task in chosen], inputs)
+            for task, output in zip(chosen, outputs, strict=True):
+                _check_output(task, output, rows)
+                logits[task.name][rows] = output
+        return logits
+
+
+def _batches(encodings: Sequence[Encoding], batch_size: int) -> Iterator[list[int]]:
+    """Row numbers of each batch, shortest texts first, so that padding is small."""
+    order = sorted(range(len(encodings)), key=lambda row: len(encodings[row]))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def _check_names(kind: str, given: Sequence[str], expected: Sequence[str]) -> None:
+    if set(given) != set(expected):
+        raise BundleError(
+            f"the graph's {kind} are {sorted(given)}, but the manifest says {sorted(expected)}. "
+            "Export the bundle again."
+        )
+
+
+def _check_output(task: TaskSpec, output: NDArray[np.float32], rows: Sequence[int]) -> None:
+    expected = (len(rows), task.num_outputs)
+    if output.shape != expected:
+        raise BundleError(
+            f"output '{task.output}' has the shape {output.shape}, but task '{task.name}' needs {expected}. "
+            "Export the bundle again."
+        )
+    finite = np.isfinite(output).all(axis=1)
+    if not finite.all():
+        raise BundleError(
+            f"the graph gave logits that are not numbers for text {rows[int(finite.argmin())]} "
+            f"(task '{task.name}'). Serve another precision, or export the bundle again."
+        )

@@ -1,0 +1,106 @@
+"""ONNX Runtime sessions: the threads that were asked for, and the provider that was asked for, or an error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from serving.errors import BundleError, MissingExtraError, UserError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+PROVIDERS: Mapping[str, tuple[str, ...]] = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
+}
+"""Execution providers of each device; on a GPU the CPU computes shapes and what has no GPU kernel."""
+
+
+def providers_of(device: str) -> tuple[str, ...]:
+    """The execution providers of a device; UserError names the choices."""
+    if device not in PROVIDERS:
+        raise UserError(f"no device '{device}'. Choose one of: {', '.join(PROVIDERS)}")
+    return PROVIDERS[device]
+
+
+def create_session(
+    path: Path, threads: int = 1, providers: Sequence[str] = PROVIDERS["cpu"]
+) -> onnxruntime.InferenceSession:
+    """Load a graph for inference.
+
+    Threads do not spin while they wait: spinning gains little for one caller and takes the CPU from all others.
+
+    Args:
+        path: an ONNX file.
+        threads: that one call of the session computes with, at least 1.
+        providers: wanted execution providers, the first one foremost.
+
+    Raises:
+        MissingExtraError: ONNX Runtime is not installed.
+        UserError: there is no such provider here; nothing falls back to another in silence.
+        BundleError: the file is not a graph that this ONNX Runtime can run.
+    """
+    if threads < 1:
+        raise UserError(f"threads is {threads}; give the number of threads for one call, at least 1")
+    runtime = _import_runtime()
+    _check_available(runtime, providers)
+    try:
+        session = runtime.InferenceSession(
+            str(path), sess_options=_options(runtime, threads), providers=list(providers)
+        )
+    except _load_errors() as error:
+        raise BundleError(f"{path} cannot be loaded: {error}. Export the bundle again.") from error
+    if (given := session.get_providers()[: len(providers)]) != list(providers):
+        raise UserError(
+            f"asked for {providers[0]}, but ONNX Runtime fell back to {given[0]}: its libraries did not load. "
+            "Run 'compressor doctor', or serve on the CPU."
+        )
+    session.disable_fallback()
+    return session
+
+
+def _options(runtime: ModuleType, threads: int) -> Any:
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return options
+
+
+def _import_runtime() -> ModuleType:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "cpu") from error
+    return onnxruntime
+
+
+def _check_available(runtime: ModuleType, providers: Sequence[str]) -> None:
+    available = runtime.get_available_providers()
+    if missing := [name for name in providers if name not in available]:
+        advice = (
+            "Replace the CPU runtime: pip uninstall onnxruntime, then pip install 'compressor-toolchain[gpu]'"
+            if missing[0] == "CUDAExecutionProvider"
+            else f"Choose among: {', '.join(available)}"
+        )
+        raise UserError(f"this ONNX Runtime has no {missing[0]}. {advice}")
+
+
+def _load_errors() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises for a file it cannot make a session of."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return (
+        state.Fail,
+        state.InvalidArgument,
+        state.InvalidGraph,
+        state.InvalidProtobuf,
+        state.NoSuchFile,
+        state.NotImplemented,
+        state.RuntimeException,
+    )

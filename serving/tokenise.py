@@ -1,0 +1,116 @@
+"""Text to the graph's inputs: the bundle's own tokenizer.json, truncation and padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from serving.errors import BundleError, UserError
+from serving.manifest import InputSpec
+
+TOKENIZER_FILE = "tokenizer.json"
+KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """One text's (or pair's) tokens, special tokens included.
+
+    Attributes:
+        input_ids: token ids, at most `max_length` of them.
+        token_type_ids: which text each token belongs to, as the tokenizer's template says.
+        was_truncated: whether tokens were cut away to fit `max_length`.
+    """
+
+    input_ids: list[int]
+    token_type_ids: list[int]
+    was_truncated: bool
+
+    def __len__(self) -> int:
+        """The number of tokens."""
+        return len(self.input_ids)
+
+
+class TextEncoder:
+    """Tokenises texts as the model was trained: same ids, same truncation, padding only to the batch."""
+
+    def __init__(self, tokenizer: Tokenizer, inputs: InputSpec) -> None:
+        """Take over a tokenizer; what its file says about truncation and padding is replaced.
+
+        Raises:
+            BundleError: the graph wants an input that text cannot be turned into.
+        """
+        if unknown := set(inputs.names) - set(KNOWN_INPUTS):
+            raise BundleError(
+                f"the graph wants the inputs {sorted(unknown)}, but text gives only {', '.join(KNOWN_INPUTS)}. "
+                "Export the model with these inputs only."
+            )
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(inputs.max_length, direction=inputs.truncation_side)
+        self.inputs = inputs
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def load(cls, path: Path, inputs: InputSpec) -> TextEncoder:
+        """Read a `tokenizer.json`; BundleError when it is missing or not one."""
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises nothing narrower
+            raise BundleError(f"{path} is not a tokenizer: {error}. Export the bundle again.") from error
+        return cls(tokenizer, inputs)
+
+    def encode(self, texts: Sequence[tuple[str, ...]]) -> list[Encoding]:
+        """Tokenise texts of one string, or pairs of two, each cut to `max_length` tokens.
+
+        Raises:
+            UserError: a text is empty, is not valid Unicode, or has not as many strings as there are text columns.
+        """
+        for index, text in enumerate(texts):
+            self._check(index, text)
+        rows = self._tokenizer.encode_batch_fast([text if len(text) == 2 else text[0] for text in texts])
+        return [Encoding(row.ids, row.type_ids, bool(row.overflowing)) for row in rows]
+
+    def batch(self, encodings: Sequence[Encoding]) -> dict[str, NDArray[np.int64]]:
+        """The graph's inputs, int64 [batch, tokens], padded to the longest row."""
+        shape = (len(encodings), max(map(len, encodings), default=0))
+        arrays = {
+            "input_ids": np.full(shape, self.inputs.pad_id, dtype=np.int64),
+            "attention_mask": np.zeros(shape, dtype=np.int64),
+            "token_type_ids": np.full(shape, self.inputs.pad_token_type_id, dtype=np.int64),
+        }
+        for row, encoding in enumerate(encodings):
+            arrays["input_ids"][row, : len(encoding)] = encoding.input_ids
+            arrays["attention_mask"][row, : len(encoding)] = 1
+            arrays["token_type_ids"][row, : len(encoding)] = encoding.token_type_ids
+        return {name: arrays[name] for name in self.inputs.names}
+
+    def _check(self, index: int, text: tuple[str, ...]) -> None:
+        columns = self.inputs.text_columns
+        if len(text) != len(columns):
+            raise UserError(
+                f"text {index} has {len(text)} part(s), but this model reads {len(columns)}: "
+                f"({', '.join(columns)}). Give {'one string' if len(columns) == 1 else 'a pair'} for each text."
+            )
+        for part, column in zip(text, columns, strict=True):
+            if not isinstance(part, str):
+                raise UserError(f"text {index} is no string but {part!r} ({column}). Give text.")
+            if not part.strip():
+                raise UserError(
+                    f"text {index} is empty ({column}). Give at least one character that is no space."
+                )
+            if not _is_unicode(part):
+                raise UserError(f"text {index} is not valid Unicode ({column}). Give it in UTF-8.")
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a string can be written as UTF-8: undecodable bytes leave lone surrogates behind."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
