@@ -48,11 +48,11 @@ def decide(logits: ArrayLike, task: TaskSpec) -> NDArray[Any]:
         [batch, labels]; regression: float64 [batch].
     """
     if task.type == "classification":
-        return np.asarray(logits).argmax(axis=1).astype(np.int64)
+        return np.asarray(np.argmax(logits, axis=1), dtype=np.int64)
     values = probabilities(logits, task)
     if task.type == "regression":
         return values[:, 0]
-    return values >= np.asarray(task.thresholds or DEFAULT_THRESHOLD)
+    return np.asarray(values >= np.asarray(task.thresholds or DEFAULT_THRESHOLD))
 
 
 def answer(logits_row: ArrayLike, task: TaskSpec, top_k: int | None = None) -> dict[str, Any]:

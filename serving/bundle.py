@@ -60,7 +60,7 @@ class Bundle:
             check: verify every file's hash and replay golden examples.
 
         Raises:
-            BundleError: a file is missing, changed or unreadable, or a golden example is answered differently.
+            BundleError: a file is missing, changed or unreadable, or a golden example fails.
             UserError: no such device or provider here, or ONNX Runtime is missing.
         """
         folder = Path(folder)
@@ -85,7 +85,7 @@ class Bundle:
         self, encodings: Sequence[Encoding], tasks: Sequence[str] | None = None, batch_size: int | None = None
     ) -> dict[str, NDArray[np.float32]]:
         """Logits per task, [rows, outputs]; without a batch size the one that changes no answer."""
-        return self.model.run(encodings, tasks, batch_size or self.safe_batch_size)
+        return self.model.run(encodings, tasks, self.safe_batch_size if batch_size is None else batch_size)
 
     def answers(
         self, logits: dict[str, NDArray[np.float32]], top_k: int | None = None
@@ -143,7 +143,7 @@ class Bundle:
 
 
 def verify_files(folder: Path, manifest: Manifest) -> None:
-    """Hold every file that the manifest names against its sha256; BundleError names the first that differs."""
+    """Hold every file that the manifest names against its sha256; BundleError names the first to differ."""
     if unnamed := {TOKENIZER_FILE, GOLDEN_FILE} - manifest.files.keys():
         raise BundleError(
             f"the manifest has no hash of {', '.join(sorted(unnamed))}. Export the bundle again."
@@ -159,7 +159,8 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
             given = hash_file(folder / path)
         except OSError as error:
             raise BundleError(
-                f"the bundle's file '{name}' cannot be read ({error.strerror}). Copy or export the bundle again."
+                f"the bundle's file '{name}' cannot be read ({error.strerror}). "
+                "Copy or export the bundle again."
             ) from error
         if given != expected:
             raise BundleError(

@@ -47,10 +47,11 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """ValueError when the lists do not all have one entry per text."""
-        lists = [self.input_ids]
-        lists += [
-            rows for tasks in (*self.artifacts.values(), *self.answers.values()) for rows in tasks.values()
-        ]
+        lists: list[Sequence[Any]] = [self.input_ids]
+        for of_tasks in self.artifacts.values():
+            lists += of_tasks.values()
+        for answers in self.answers.values():
+            lists += answers.values()
         if not self.texts or any(len(rows) != len(self.texts) for rows in lists):
             raise ValueError("golden examples need at least one text, and ids, logits and answers for each")
 
@@ -109,9 +110,9 @@ def read_golden(folder: Path) -> Golden:
 def replay(golden: Golden, model: OnnxModel, artifact: Artifact, num_examples: int | None = None) -> None:
     """Hold a loaded model against its golden examples, each text run alone.
 
-    Ids must be equal, logits within the artifact's tolerance, and the recorded logits must still be read as the
-    recorded answers. A label may then differ from the recorded one only where the highest logits lie within
-    twice the tolerance.
+    Ids must be equal, logits within the artifact's tolerance, and the recorded logits must still be read
+    as the recorded answers. So a label differs from the recorded one only where the highest logits lie
+    within twice the tolerance.
 
     Args:
         golden: the recorded examples.
@@ -153,14 +154,14 @@ def _check_logits(
     for index, (given_row, row) in enumerate(zip(given, rows, strict=True)):
         if len(row) != task.num_outputs:
             raise BundleError(
-                f"golden example {index} has {len(row)} logits for task '{task.name}', expected {task.num_outputs}. "
-                "Export the bundle again."
+                f"golden example {index} has {len(row)} logits for task '{task.name}', "
+                f"expected {task.num_outputs}. Export the bundle again."
             )
         difference = float(np.abs(given_row - np.asarray(row)).max())
         if not difference <= artifact.tolerance:
             raise BundleError(
-                f"golden example {index} gives other logits for task '{task.name}' in {artifact.file}: they differ "
-                f"by {difference:.3g}, allowed are {artifact.tolerance:.3g}. {ADVICE}"
+                f"golden example {index} gives other logits for task '{task.name}' in {artifact.file}: "
+                f"they differ by {difference:.3g}, allowed are {artifact.tolerance:.3g}. {ADVICE}"
             )
 
 
@@ -171,8 +172,9 @@ def _check_answers(
         given = answer(np.asarray(row, dtype=np.float32), task, _top_k(task))
         if not _is_same(given, answers[index]):
             raise BundleError(
-                f"golden example {index} is answered {given} for task '{task.name}', but {answers[index]} was recorded: "
-                "labels, thresholds or temperature in the manifest were changed. Export the bundle again."
+                f"golden example {index} is answered {given} for task '{task.name}', but recorded was "
+                f"{answers[index]}: labels, thresholds or temperature in the manifest were changed. "
+                "Export the bundle again."
             )
 
 

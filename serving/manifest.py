@@ -43,6 +43,15 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
     metric: str = ""
     output: str = "logits"
 
+    def __post_init__(self) -> None:
+        """ValueError for figures that no answer could be computed with."""
+        if self.thresholds and len(self.thresholds) != len(self.labels):
+            raise ValueError(
+                f"task '{self.name}' has {len(self.thresholds)} thresholds for {len(self.labels)} labels"
+            )
+        if not self.temperature > 0:
+            raise ValueError(f"task '{self.name}' has temperature {self.temperature}; it must be above 0")
+
     @property
     def num_outputs(self) -> int:
         """Width of the task's logits."""

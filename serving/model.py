@@ -1,4 +1,4 @@
-"""A graph with its tokenizer: texts in, logits out, for bundles and for candidates that are still measured."""
+"""A graph with its tokenizer: texts in, logits out; for bundles, and for candidates before they are one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class OnnxModel:
     def __init__(
         self, session: onnxruntime.InferenceSession, encoder: TextEncoder, tasks: Sequence[TaskSpec]
     ) -> None:
-        """Join the three; BundleError when the graph's inputs or outputs are not those of encoder and tasks."""
+        """Join the three; BundleError when the graph has not the inputs and outputs that the others name."""
         _check_names("inputs", [node.name for node in session.get_inputs()], encoder.inputs.names)
         _check_names(
             "outputs", [node.name for node in session.get_outputs()], [task.output for task in tasks]
@@ -38,7 +38,11 @@ class OnnxModel:
         by_name = {task.name: task for task in self.tasks}
         if unknown := [name for name in names if name not in by_name]:
             raise UserError(f"no task '{unknown[0]}'. Choose among: {', '.join(by_name)}")
-        return tuple(by_name[name] for name in names)
+        if not names:
+            raise UserError(
+                f"no task was asked for. Choose among: {', '.join(by_name)}; or leave it out for all"
+            )
+        return tuple(by_name[name] for name in dict.fromkeys(names))
 
     def run(
         self, encodings: Sequence[Encoding], tasks: Sequence[str] | None = None, batch_size: int = 1
@@ -48,7 +52,7 @@ class OnnxModel:
         Args:
             encodings: from `self.encoder.encode`.
             tasks: names of the wanted tasks; None for all.
-            batch_size: texts per call. Above 1, a dynamically quantised graph's answers depend on the neighbours.
+            batch_size: texts per call; above 1, neighbours change the answers of dynamic int8.
 
         Returns:
             Per task, [rows, outputs].

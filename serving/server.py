@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,6 +28,8 @@ from starlette.routing import Route
 from serving.bundle import Bundle
 from serving.errors import BundleError, UserError
 from serving.host import available_cpus
+
+ErrorHandler = Callable[[Request, Exception], Awaitable[Response]]
 
 MAX_BODY_BYTES = 1 << 20
 SHUTDOWN_SECONDS = 20
@@ -110,16 +112,7 @@ def create_app(bundle: Bundle, lanes: int = 1) -> Starlette:
             Route("/livez", _live),
             Route("/readyz", predictor.ready),
         ],
-        exception_handlers={
-            msgspec.ValidationError: _invalid_request,
-            msgspec.DecodeError: _invalid_json,
-            UnicodeDecodeError: _invalid_json,
-            UserError: _invalid_request,
-            BundleError: _model_failed,
-            HTTPException: _http_error,
-            ClientDisconnect: _gone,
-            Exception: _internal_error,
-        },
+        exception_handlers=ERROR_HANDLERS,
         lifespan=predictor.lifespan,
     )
 
@@ -187,7 +180,8 @@ def _announce(bundle: Bundle, lanes: int, threads: int, listener: socket.socket)
     artifact = bundle.artifact
     console.print(
         f"serving {bundle.manifest.name} {bundle.manifest.version}: {artifact.file} ({artifact.precision}, "
-        f"{artifact.bytes / 1e6:.1f} MB), {lanes} lane(s) of {threads} thread(s), batch size {bundle.safe_batch_size}"
+        f"{artifact.bytes / 1e6:.1f} MB), {lanes} lane(s) of {threads} thread(s), "
+        f"batch size {bundle.safe_batch_size}"
     )
     if not artifact.passed:
         console.print(f"warning: {artifact.file} did not pass every gate; see the bundle's README.md")
@@ -219,29 +213,32 @@ def _error(status: int, code: str, message: str, headers: Any = None) -> Respons
     return _json({"error": {"code": code, "message": message}}, status, headers)
 
 
-async def _invalid_json(request: Request, error: Exception) -> Response:
-    return _error(400, "invalid_json", f"the body is not JSON: {error}")
+def _failure(status: int, code: str, text: str = "{error}") -> ErrorHandler:
+    """A handler that answers an exception with a status, a code and a message."""
 
+    async def handle(request: Request, error: Exception) -> Response:
+        return _error(status, code, text.format(error=error))
 
-async def _invalid_request(request: Request, error: Exception) -> Response:
-    return _error(422, "invalid_request", str(error))
-
-
-async def _model_failed(request: Request, error: Exception) -> Response:
-    return _error(500, "model_failed", str(error))
-
-
-async def _internal_error(request: Request, error: Exception) -> Response:
-    return _error(500, "internal_error", "the server failed; its log tells why")
-
-
-async def _gone(request: Request, error: Exception) -> Response:
-    return _error(400, "client_disconnected", "the connection was closed before the body was complete")
+    return handle
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    assert_error = error if isinstance(error, HTTPException) else HTTPException(500)
-    code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(
-        assert_error.status_code, "http_error"
-    )
-    return _error(assert_error.status_code, code, assert_error.detail, assert_error.headers)
+    """Starlette's own refusals (404, 405) and ours (413), in the same form."""
+    status, headers = getattr(error, "status_code", 500), getattr(error, "headers", None)
+    codes = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+    return _error(status, codes.get(status, "http_error"), getattr(error, "detail", str(error)), headers)
+
+
+ERROR_HANDLERS: dict[Any, ErrorHandler] = {
+    msgspec.DecodeError: _failure(400, "invalid_json", "the body is not JSON: {error}"),
+    UnicodeDecodeError: _failure(400, "invalid_json", "the body is not UTF-8: {error}"),
+    ClientDisconnect: _failure(
+        400, "client_disconnected", "the connection closed before the body was complete"
+    ),
+    msgspec.ValidationError: _failure(422, "invalid_request"),
+    UserError: _failure(422, "invalid_request"),
+    BundleError: _failure(500, "model_failed"),
+    HTTPException: _http_error,
+    Exception: _failure(500, "internal_error", "the server failed; its log tells why"),
+}
+"""The most specific class of an exception decides its answer."""

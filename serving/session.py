@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions: the threads that were asked for, and the provider that was asked for, or an error."""
+"""ONNX Runtime sessions: with the threads and the provider that were asked for, or an error."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def create_session(
 ) -> onnxruntime.InferenceSession:
     """Load a graph for inference.
 
-    Threads do not spin while they wait: spinning gains little for one caller and takes the CPU from all others.
+    Threads do not spin while they wait: spinning gains one caller little and costs all others their CPU.
 
     Args:
         path: an ONNX file.
@@ -45,7 +45,10 @@ def create_session(
     """
     if threads < 1:
         raise UserError(f"threads is {threads}; give the number of threads for one call, at least 1")
-    runtime = _import_runtime()
+    try:
+        import onnxruntime as runtime
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "cpu") from error
     _check_available(runtime, providers)
     try:
         session = runtime.InferenceSession(
@@ -55,8 +58,8 @@ def create_session(
         raise BundleError(f"{path} cannot be loaded: {error}. Export the bundle again.") from error
     if (given := session.get_providers()[: len(providers)]) != list(providers):
         raise UserError(
-            f"asked for {providers[0]}, but ONNX Runtime fell back to {given[0]}: its libraries did not load. "
-            "Run 'compressor doctor', or serve on the CPU."
+            f"asked for {providers[0]}, but ONNX Runtime fell back to {given[0]}: "
+            "the libraries of the first did not load. Run 'compressor doctor', or serve on the CPU."
         )
     session.disable_fallback()
     return session
@@ -70,14 +73,6 @@ def _options(runtime: ModuleType, threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     return options
-
-
-def _import_runtime() -> ModuleType:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError("onnxruntime", "cpu") from error
-    return onnxruntime
 
 
 def _check_available(runtime: ModuleType, providers: Sequence[str]) -> None:

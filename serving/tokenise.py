@@ -47,8 +47,8 @@ class TextEncoder:
         """
         if unknown := set(inputs.names) - set(KNOWN_INPUTS):
             raise BundleError(
-                f"the graph wants the inputs {sorted(unknown)}, but text gives only {', '.join(KNOWN_INPUTS)}. "
-                "Export the model with these inputs only."
+                f"the graph wants the inputs {sorted(unknown)}, but text gives only "
+                f"{', '.join(KNOWN_INPUTS)}. Export the model with these inputs only."
             )
         tokenizer.no_padding()
         tokenizer.enable_truncation(inputs.max_length, direction=inputs.truncation_side)
@@ -68,7 +68,7 @@ class TextEncoder:
         """Tokenise texts of one string, or pairs of two, each cut to `max_length` tokens.
 
         Raises:
-            UserError: a text is empty, is not valid Unicode, or has not as many strings as there are text columns.
+            UserError: a text is empty, is not Unicode, or has not as many strings as there are text columns.
         """
         for index, text in enumerate(texts):
             self._check(index, text)
@@ -92,9 +92,10 @@ class TextEncoder:
     def _check(self, index: int, text: tuple[str, ...]) -> None:
         columns = self.inputs.text_columns
         if len(text) != len(columns):
+            wanted = "one string" if len(columns) == 1 else "a pair"
             raise UserError(
-                f"text {index} has {len(text)} part(s), but this model reads {len(columns)}: "
-                f"({', '.join(columns)}). Give {'one string' if len(columns) == 1 else 'a pair'} for each text."
+                f"text {index} has {len(text)} part(s), but this model reads {len(columns)} "
+                f"({', '.join(columns)}). Give {wanted} for each text."
             )
         for part, column in zip(text, columns, strict=True):
             if not isinstance(part, str):

@@ -1,7 +1,7 @@
 """Tables from files: csv, tsv, jsonl and parquet; plain texts from txt.
 
-Text files are read by the standard library, line by line, so that an error can name the line; pandas would guess
-types, take 'NA' for a missing value and cut rows that are too long.
+Text files are read by the standard library, line by line, so that an error can name the line; pandas would
+guess types, take 'NA' for a missing value and cut rows that are too long.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -18,6 +19,8 @@ import pyarrow.parquet as pq
 
 from compressor.data.table import Table
 from serving.errors import UserError
+
+Content = TypeVar("Content")
 
 
 def read_table(path: Path) -> Table:
@@ -41,7 +44,7 @@ def read_lines(path: Path) -> list[str]:
     return lines
 
 
-def _opened[Content](reader: Callable[[Path], Content], path: Path) -> Content:
+def _opened(reader: Callable[[Path], Content], path: Path) -> Content:
     try:
         return reader(path)
     except OSError as error:

@@ -59,10 +59,10 @@ def read_hub(
     try:
         loaded = load(hub_id.name, name=hub_id.config, revision=hub_id.revision)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        cause = " ".join(str(error).split())
         raise UserError(
-            f"the data set '{hub_id.name}' cannot be loaded from the hub: {reason}. Check its name, config and "
-            "revision and the network, or give a local file or folder."
+            f"no file or folder '{hub_id.name}' is here, and the hub did not give such a data set: {cause}. "
+            "Check its name, config and revision and the network, or give a local file or folder."
         ) from error
     tables: dict[str, Table] = {}
     notices: list[str] = []
@@ -77,7 +77,7 @@ def read_hub(
 
 
 def _unused(name: str, table: Table, tables: Mapping[str, Table]) -> str | None:
-    """Why a split is left out: another name or a second one of its kind, or labels hidden behind -1."""
+    """Why a split is left out, if it is: its name, a second one of its kind, or labels hidden behind -1."""
     if name not in SPLITS:
         return f"splits are taken by the names {', '.join(SPLITS)}"
     if SPLITS[name] in tables:

@@ -1,7 +1,7 @@
 """Where rows come from: a built-in corpus, a file, a folder of splits, or the hub.
 
-A recipe's `data` is read as the first of these that it is: a built-in name, an existing file or folder, a hub id.
-A single file is all train; what is missing is carved from it later.
+A recipe's `data` is read as the first of these that it is: a built-in name, an existing file or folder, a hub
+id. A single file is all train; what is missing is carved from it later.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def _nothing_there(data: str) -> str:
     nearest = difflib.get_close_matches(data, CORPORA, n=1, cutoff=0.5)
     hint = f" Did you mean {nearest[0]}?" if nearest else ""
     return (
-        f"no data '{data}': it is no file or folder here and no built-in corpus ({', '.join(CORPORA)}).{hint} "
-        f"Expected one of those or a hub id org/name:config@revision; files end in {', '.join(READERS)}."
+        f"no data '{data}': it is no file or folder here and no built-in corpus ({', '.join(CORPORA)}).{hint}"
+        f" Expected one of those or a hub id org/name:config@revision; files end in {', '.join(READERS)}."
     )
 
 
@@ -111,7 +111,7 @@ def _read_folder(folder: Path, origin: dict[str, Any]) -> Source:
             notices.append(f"{path} is not used: splits are files named {', '.join(FOLDER_SPLITS)}")
         elif split in paths:
             raise UserError(
-                f"{folder} has two files for {split}: {paths[split].name}, {path.name}. Keep one."
+                f"{folder} has two files for {split}: {paths[split].name}, {path.name}. Keep one of them."
             )
         else:
             paths[split] = path
@@ -120,10 +120,8 @@ def _read_folder(folder: Path, origin: dict[str, Any]) -> Source:
             f"the folder {folder} has no train split. Expected train.csv, .tsv, .jsonl or .parquet in it; "
             f"it holds: {', '.join(sorted(p.name for p in folder.iterdir())[:10]) or 'nothing'}."
         )
-    hashes = {path.name: file_hash(path) for path in paths.values()}
-    return Source(
-        {split: read_table(path) for split, path in paths.items()}, notices, {**origin, "sha256": hashes}
-    )
+    tables = {split: read_table(path) for split, path in paths.items()}
+    return Source(tables, notices, {**origin, "sha256": {p.name: file_hash(p) for p in paths.values()}})
 
 
 def _read_hub(hub_id: HubId) -> Source:

@@ -51,7 +51,8 @@ class DistillationTrainer(Trainer):
             loader: of training batches, as `compressor.data.batches.train_loader` makes it.
             validate: metrics of a model on validation; must hold `score`, higher is better.
         """
-        super().__init__(model=model, args=args, train_dataset=loader.dataset)
+        # The evaluation set is only there to be present: `evaluate` asks `validate`.
+        super().__init__(model=model, args=args, train_dataset=loader.dataset, eval_dataset=loader.dataset)
         self.plan = plan
         self.task_types = tasks
         self.loader = loader

@@ -27,7 +27,7 @@ from compressor.models.task_model import TaskModel
 from compressor.models.vocabulary import train_used_rows
 from compressor.progress import progress_bar
 from compressor.recipe import TrainingSettings
-from compressor.stages import read_json, write_json
+from compressor.pipeline.stages import read_json, write_json
 from compressor.tasks.registry import TASKS
 from serving.answers import decide
 

@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from serving.errors import UserError
+from serving.hashing import hash_file
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,6 @@ def checkpoint_fingerprint(model: str) -> str:
             digest.update(path.name.encode())
             digest.update(hash_file(path).encode())
     return digest.hexdigest()
-
-
-def hash_file(path: Path) -> str:
-    """sha256 of a file, hexadecimal."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _checked_folder(folder: Path) -> str:

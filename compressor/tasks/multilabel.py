@@ -1,8 +1,8 @@
 """Multilabel: any number of labels per text, each with a sigmoid of its own.
 
 Both losses are the mean over the labels, so that their weights mean the same for any number of labels. The
-metrics equal scikit-learn's (the tests hold them to it) and are counted here because a bootstrap asks for each
-a thousand times.
+metrics equal scikit-learn's (the tests hold them to it) and are counted here because a bootstrap asks for
+each a thousand times.
 """
 
 from __future__ import annotations

@@ -1,0 +1,16 @@
+"""`compressor teach`: the teacher alone."""
+
+from __future__ import annotations
+
+import typer
+
+from cli.options import Output, Place, Set, Stages
+
+
+def teach(place: Place, overrides: Set = [], output: Output = None, stages: Stages = None) -> None:  # noqa: B006
+    """Fine-tune the teacher of a recipe (or take the one it names), and nothing else."""
+    from compressor.pipeline.run import open_existing
+
+    run = open_existing(place, overrides, output, stages=stages)
+    run.run(*run.pipeline.teachers.values())
+    typer.echo(run.folder / "teacher")

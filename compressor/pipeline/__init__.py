@@ -1,0 +1,1 @@
+"""A run: its stages, their order and keys, and the folder it leaves."""

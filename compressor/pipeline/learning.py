@@ -1,0 +1,133 @@
+"""What the stages up to the student do: each reads folders and writes one.
+
+`compressor.pipeline.graph` says in which order and with which keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from compressor.data.prepare import prepare
+from compressor.data.splits import TaskData, load_task_data, save_task_data, training_texts
+from compressor.distillation.plan import build_plan
+from compressor.distillation.presets import Knobs
+from compressor.distillation.training import TrainingJob, train
+from compressor.evaluation.figures import SPLITS
+from compressor.models.checkpoint import load_checkpoint
+from compressor.models.initialise import from_teacher, load_tokenizer, pretrained_model
+from compressor.models.task_model import TaskModel
+from compressor.models.teacher import import_teacher, stored_logits, teacher_logits
+from compressor.progress import announce
+from compressor.recipe import Recipe, TaskSettings, TeacherSettings, TrainingSettings
+from compressor.pipeline.stages import read_json, write_json
+from serving.errors import UserError
+
+ORDER_FILE = "order.json"
+TARGETS_FILE = "targets.npy"
+PREDICTIONS_FILE = "predictions.json"
+
+
+@dataclass(frozen=True)
+class TrainingContext:
+    """What every training shares: settings, tokens per text, seed."""
+
+    settings: TrainingSettings
+    max_length: int
+    seed: int
+
+
+def prepare_data(folder: Path, tasks: Mapping[str, TaskSettings]) -> None:
+    """Read, split and clean the rows of all tasks; one folder per task."""
+    for name, data in prepare(tasks).items():
+        save_task_data(folder / name, data)
+        for notice in data.notices:
+            announce(f"  {name}: {notice}")
+    write_json(folder / ORDER_FILE, list(tasks))
+
+
+def load_data(folder: Path) -> dict[str, TaskData]:
+    """The tasks that `prepare_data` wrote, in the recipe's order."""
+    return {name: load_task_data(folder / name) for name in read_json(folder / ORDER_FILE)}
+
+
+def train_teacher(folder: Path, data: TaskData, settings: TeacherSettings, context: TrainingContext) -> None:
+    """Fine-tune a pretrained checkpoint on one task's gold labels."""
+    model = str(settings.model)
+    patience = context.settings.early_stopping
+    job = TrainingJob(
+        model=pretrained_model(model, [data.task], seed=context.seed),
+        tokenizer=load_tokenizer(model),
+        data={data.task.name: data},
+        targets={},
+        plan=build_plan({"none": {}}, patience=patience),
+        settings=context.settings,
+        max_length=context.max_length,
+        seed=context.seed,
+        label="teacher",
+    )
+    train(job, folder)
+
+
+def adopt_teacher(folder: Path, data: TaskData, settings: TeacherSettings) -> None:
+    """Take a fine-tuned checkpoint as it is."""
+    import_teacher(folder, settings, data.task)
+
+
+def store_predictions(folder: Path, data: TaskData, settings: TeacherSettings) -> None:
+    """Look up stored teacher probabilities for every split; train must be covered."""
+    if settings.predictions is None:
+        raise RuntimeError("no predictions to store")
+    texts = {"training": training_texts(data), **{split: data.splits[split].texts for split in SPLITS}}
+    for split, rows in texts.items():
+        np.save(folder / f"{split}.npy", stored_logits(settings.predictions, rows, data.task, data.text_columns))
+    missing = int(np.isnan(np.load(folder / "training.npy")).any(axis=1).sum())
+    if missing:
+        raise UserError(
+            f"the teacher predictions '{settings.predictions}' have no row for {missing} of {len(texts['training'])} "
+            f"training texts of task '{data.task.name}'. Store a prediction for every training text."
+        )
+    write_json(folder / PREDICTIONS_FILE, {"file": str(settings.predictions)})
+
+
+def compute_targets(folder: Path, data: TaskData, teacher: Path, max_length: int) -> None:
+    """Teacher logits over the training texts, in the data's label order."""
+    if (teacher / PREDICTIONS_FILE).is_file():
+        logits = np.load(teacher / "training.npy")
+    else:
+        logits = teacher_logits(teacher, training_texts(data), data.task, max_length=max_length)
+    np.save(folder / TARGETS_FILE, logits)
+
+
+def train_student(
+    folder: Path,
+    data: Mapping[str, TaskData],
+    recipe: Recipe,
+    *,
+    methods: Mapping[str, Knobs],
+    targets: Mapping[str, Path],
+    teacher: Path | None,
+) -> None:
+    """Train the student, or a control of it, by some methods."""
+    job = TrainingJob(
+        model=_initial_student(data, recipe, teacher),
+        tokenizer=load_tokenizer(recipe.student_model()),
+        data=data,
+        targets={task: np.load(path / TARGETS_FILE) for task, path in targets.items()},
+        plan=build_plan(methods, patience=recipe.training.early_stopping),
+        settings=recipe.training,
+        max_length=recipe.max_length,
+        seed=recipe.seed,
+        label=f"student ({'+'.join(methods)})",
+    )
+    train(job, folder)
+
+
+def _initial_student(data: Mapping[str, TaskData], recipe: Recipe, teacher: Path | None) -> TaskModel:
+    tasks = [task.task for task in data.values()]
+    if teacher is not None:
+        return from_teacher(load_checkpoint(teacher), tasks, layers=recipe.student.layers)
+    return pretrained_model(recipe.student_model(), tasks, layers=recipe.student.layers, seed=recipe.seed)

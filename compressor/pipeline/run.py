@@ -1,0 +1,182 @@
+"""A run folder: what the user keeps of a run, and the one function that fills it.
+
+    recipe.yaml  environment.json  log.jsonl  report.json  report.html
+    stages/<stage>-<key>/
+    teacher/  student/  controls/  bundle/     links to the current stages
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compressor.pipeline.graph import Pipeline, needed_for, run_stages
+from compressor.pipeline.stages import Stage, StageStore, write_json
+from compressor.progress import log_event
+from compressor.recipe import Recipe
+from compressor.recipe_file import dump_recipe, load_recipe
+from compressor.report.assemble import assemble_report, describe_environment
+from compressor.report.page import write_page
+from serving.errors import GateFailed, UserError
+
+RECIPE_FILE, ENVIRONMENT_FILE, LOG_FILE = "recipe.yaml", "environment.json", "log.jsonl"
+REPORT_FILE, PAGE_FILE = "report.json", "report.html"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """An output folder that belongs to one recipe.
+
+    Attributes:
+        folder: of the run.
+        recipe: what is done in it.
+        pipeline: its stages.
+    """
+
+    folder: Path
+    recipe: Recipe
+    pipeline: Pipeline
+
+    @classmethod
+    def open(
+        cls, folder: Path, recipe: Recipe, *, stages: Path | None = None, allow_inconclusive: bool = False
+    ) -> RunFolder:
+        """Make or reuse a run folder.
+
+        Args:
+            folder: of the run; made if it is not there.
+            recipe: what to do.
+            stages: a stage store to share with other runs; default: inside the run folder.
+            allow_inconclusive: gates that the sample cannot decide do not fail the run.
+
+        Raises:
+            UserError: the folder holds another run, or something that is no run.
+        """
+        _check_owner(folder, recipe)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RECIPE_FILE).write_text(dump_recipe(recipe), encoding="utf-8")
+        write_json(folder / ENVIRONMENT_FILE, describe_environment())
+        pipeline = Pipeline(recipe, StageStore(stages or folder / "stages"), allow_inconclusive=allow_inconclusive)
+        return cls(folder, recipe, pipeline)
+
+    def run(self, *targets: Stage) -> dict[str, float]:
+        """Run what some stages need and link what is there now; seconds per stage."""
+        log = self.folder / LOG_FILE
+        log_event(log, "run started", targets=[stage.folder_name for stage in targets])
+        seconds = run_stages(self.pipeline, needed_for(*targets), log)
+        self._link()
+        log_event(log, "run finished")
+        return seconds
+
+    def run_all(self) -> dict[str, Any]:
+        """Every stage and the report.
+
+        Returns:
+            The report, as in report.json.
+
+        Raises:
+            GateFailed: after everything was written.
+        """
+        pipeline = self.pipeline
+        seconds = self.run(*pipeline.figures.values(), pipeline.bundle, pipeline.artifact_figures, pipeline.benchmark)
+        report = self.write_report(seconds)
+        self.check_gates(report)
+        return report
+
+    def write_report(self, seconds: Mapping[str, float] | None = None) -> dict[str, Any]:
+        """Write report.json and report.html from finished stages; UserError names a missing one."""
+        pipeline = self.pipeline
+        needed = needed_for(*pipeline.figures.values(), pipeline.artifact_figures, pipeline.benchmark)
+        missing = [stage.name for stage in needed if not pipeline.store.is_done(stage)]
+        if missing:
+            raise UserError(
+                f"the run '{self.folder}' has no finished stage {missing[0]!r}. Finish it first: compressor run {self.folder}"
+            )
+        report = assemble_report(pipeline, seconds or {})
+        write_json(self.folder / REPORT_FILE, report)
+        write_page(report, self.folder / PAGE_FILE)
+        return report
+
+    def check_gates(self, report: Mapping[str, Any]) -> None:
+        """GateFailed with one line per gate that did not pass."""
+        tolerated = {"passed", "inconclusive"} if self.pipeline.allow_inconclusive else {"passed"}
+        failed = [gate for gate in report["gates"] if gate["verdict"] not in tolerated]
+        if failed:
+            lines = [
+                f"{gate['name']} of {gate['artifact']} on {gate['task']}: {gate['verdict']}, measured {gate['measured']:.3g} "
+                f"[{gate['low']:.3g}, {gate['high']:.3g}], limit {gate['limit']:.3g}"
+                for gate in failed
+            ]
+            hint = (
+                " The validation split is too small to decide; give more rows, set a wider limit, or accept it with "
+                "--allow-inconclusive."
+                if any(gate["verdict"] == "inconclusive" for gate in failed)
+                else ""
+            )
+            raise GateFailed("; ".join(lines) + f".{hint} Everything measured is in {self.folder / PAGE_FILE}")
+
+    def _link(self) -> None:
+        pipeline = self.pipeline
+        teachers = pipeline.teachers
+        if len(teachers) == 1:
+            self._point("teacher", next(iter(teachers.values())))
+        else:
+            for task, stage in teachers.items():
+                self._point(f"teacher/{task}", stage)
+        self._point("student", pipeline.student)
+        for name, stage in pipeline.controls.items():
+            self._point(f"controls/{name}", stage)
+        self._point("bundle", pipeline.bundle)
+
+    def _point(self, name: str, stage: Stage) -> None:
+        if not self.pipeline.store.is_done(stage):
+            return
+        link = self.folder / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        aside = link.with_name(f".{link.name}.{os.getpid()}")
+        aside.unlink(missing_ok=True)
+        aside.symlink_to(os.path.relpath(self.pipeline.path(stage), link.parent), target_is_directory=True)
+        if link.is_dir() and not link.is_symlink():
+            shutil.rmtree(link)
+        aside.replace(link)
+
+
+def open_existing(place: Path, overrides: list[str], output: Path | None, **options: Any) -> RunFolder:
+    """A run folder from a recipe file or from a run folder that has one.
+
+    Args:
+        place: a recipe, or a run folder.
+        overrides: of `--set`.
+        output: the run folder; default: `place` if it is one, else runs/<name>.
+        options: passed on to `RunFolder.open`.
+    """
+    if place.is_dir():
+        recipe = load_recipe(place / RECIPE_FILE, overrides)
+        return RunFolder.open(output or place, recipe, **options)
+    recipe = load_recipe(place, overrides)
+    return RunFolder.open(output or default_output(recipe), recipe, **options)
+
+
+def default_output(recipe: Recipe) -> Path:
+    """runs/<name> in the working directory."""
+    return Path("runs") / recipe.name
+
+
+def _check_owner(folder: Path, recipe: Recipe) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"the output '{folder}' is a file. Give a folder with --output.")
+    recorded = folder / RECIPE_FILE
+    if not recorded.is_file():
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / "stages").is_dir():
+            raise UserError(f"the output folder '{folder}' holds other things. Give a new or empty folder with --output.")
+        return
+    old = load_recipe(recorded)
+    if old.name != recipe.name or old.tasks.keys() != recipe.tasks.keys():
+        raise UserError(
+            f"the output folder '{folder}' belongs to run '{old.name}' with tasks {', '.join(old.tasks)}; "
+            f"this is '{recipe.name}' with {', '.join(recipe.tasks)}. Give another folder with --output."
+        )
