@@ -6,6 +6,7 @@ All errors of a file are collected and raised together, before any download or t
 from __future__ import annotations
 
 import difflib
+import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -61,6 +62,37 @@ def build_recipe(raw: Mapping[str, Any], *, origin: str = "recipe") -> Recipe:
         if len(lines) == 1:
             raise UserError(f"{origin}: {lines[0]}") from error
         raise UserError(f"{origin} has {len(lines)} errors: " + "; ".join(lines)) from error
+
+
+def recipe_from_options(
+    *,
+    data: str | None,
+    text: Sequence[str] = (),
+    label: str | None = None,
+    teacher: str | None = None,
+    layers: int | None = None,
+    method: str | None = None,
+    overrides: Sequence[str] = (),
+) -> Recipe:
+    """A recipe of one task from the options of `compressor run`; what is None keeps its default."""
+    if data is None:
+        raise UserError("run needs a recipe or --data. Give a YAML file, or --data FILE --text COLUMN --label COLUMN.")
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(data.split(":")[0]).stem).strip("-.") or "run"
+    task = {"data": data, "text": list(text) or None, "label": label}
+    raw: dict[str, Any] = {"name": stem, "tasks": {_task_name(label): task}}
+    if teacher is not None:
+        raw["teacher"] = {"model": teacher}
+    raw["student"] = {"layers": layers}
+    if method is not None:
+        raw["method"] = method
+    for override in overrides:
+        _apply_override(raw, override)
+    return build_recipe(raw, origin="the options")
+
+
+def _task_name(label: str | None) -> str:
+    name = re.sub(r"\W+", "_", label or "label", flags=re.ASCII).strip("_")
+    return name if name[:1].isalpha() else f"label_{name}".rstrip("_")
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -7,7 +7,6 @@ unless the artifact's answers do not depend on the batch.
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -163,13 +162,16 @@ def _run_until_stopped(app: Starlette, listener: socket.socket) -> None:
 
 def _listen(host: str, port: int) -> socket.socket:
     """A listening socket; UserError when the address is taken or not ours."""
+    if not 0 <= port <= 65535:
+        raise UserError(
+            f"port {port} does not exist. Choose one up to 65535 with --port, or 0 for a free one."
+        )
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=1024)
-    except (OSError, OverflowError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+    except OSError as error:
         raise UserError(
-            f"cannot listen on {host}:{port}: {reason}. Choose others with --host and --port."
+            f"cannot listen on {host}:{port}: {error.strerror}. Choose others with --host and --port."
         ) from error
 
 

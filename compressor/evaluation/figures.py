@@ -66,7 +66,7 @@ def task_figures(data: TaskData, logits: np.ndarray) -> dict[str, Any] | None:
         **msgspec.to_builtins(judged),
         "metrics": {name: msgspec.to_builtins(interval) for name, interval in metrics.items()},
         "per_class": per_class(data.task, logits, labels),
-        "confusion": confusion(data.task, logits, labels),
+        "confusion": confusion(data.task, logits, labels) if data.task.type == "classification" else [],
     }
 
 

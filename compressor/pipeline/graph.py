@@ -151,7 +151,7 @@ class Pipeline:
             fields,
             lambda folder: learning.train_student(
                 folder,
-                learning.load_data(self.path(self.data)),
+                self._all_data(),
                 recipe,
                 methods=methods,
                 targets={task: self.path(stage) for task, stage in self.targets.items()} if needs_teacher(methods) else {},
@@ -172,7 +172,10 @@ class Pipeline:
         return learning.TrainingContext(training, self.recipe.max_length, self.recipe.seed)
 
     def _task_data(self, task: str) -> TaskData:
-        return learning.load_data(self.path(self.data))[task]
+        return self._all_data()[task]
+
+    def _all_data(self) -> dict[str, TaskData]:
+        return learning.load_data(self.path(self.data))
 
     # What is measured.
 
@@ -180,22 +183,32 @@ class Pipeline:
     def figures(self) -> dict[str, Stage]:
         """Logits and figures of every model: `teacher-<task>`, `student`, `control-<method>`."""
         models = {"student": self.student} | {f"control-{name}": stage for name, stage in self.controls.items()}
-        figures = {role: self._figures(stage, task=None) for role, stage in models.items()}
-        return {
-            **{f"teacher-{task}": self._figures(stage, task=task) for task, stage in self.teachers.items()},
-            **figures,
-        }
+        teachers = {f"teacher-{task}": self._teacher_figures(task) for task in self.teachers}
+        return teachers | {role: self._student_figures(stage) for role, stage in models.items()}
 
-    def _figures(self, model: Stage, *, task: str | None) -> Stage:
+    def _teacher_figures(self, task: str) -> Stage:
+        teacher = self.teachers[task]
         return Stage(
-            f"figures-{model.name}",
+            f"figures-{teacher.name}",
             1,
-            {"task": task, "max_length": self.recipe.max_length},
-            lambda folder: proving.measure_model(
-                folder, learning.load_data(self.path(self.data)), self.path(model), task=task, max_length=self.recipe.max_length
+            {"max_length": self.recipe.max_length},
+            lambda folder: proving.measure_teacher(
+                folder, self._task_data(task), self.path(teacher), self.recipe.max_length
             ),
-            {"data": self.data, "model": model},
-            label=f"evaluating {model.name}",
+            {"data": self.data, "teacher": teacher},
+            label=f"evaluating the teacher for {task}",
+        )
+
+    def _student_figures(self, student: Stage) -> Stage:
+        return Stage(
+            f"figures-{student.name}",
+            1,
+            {"max_length": self.recipe.max_length},
+            lambda folder: proving.measure_student(
+                folder, self._all_data(), self.path(student), self.recipe.max_length
+            ),
+            {"data": self.data, "student": student},
+            label=f"evaluating {student.name}",
         )
 
     @cached_property
@@ -207,7 +220,7 @@ class Pipeline:
             1,
             {"precisions": export.precisions, "opset": export.opset, "max_length": self.recipe.max_length},
             lambda folder: proving.export_student(
-                folder, self.path(self.student), learning.load_data(self.path(self.data)), self.recipe
+                folder, self.path(self.student), self._all_data(), self.recipe
             ),
             {"student": self.student, "data": self.data},
             label="exporting to ONNX and quantising",
@@ -224,7 +237,7 @@ class Pipeline:
                 folder,
                 self.path(self.candidate),
                 student=self.path(self.student),
-                data=learning.load_data(self.path(self.data)),
+                data=self._all_data(),
                 recipe=self.recipe,
                 figures={role: self.path(stage) for role, stage in self.figures.items()},
             ),
@@ -258,7 +271,7 @@ class Pipeline:
             1,
             {},
             lambda folder: proving.measure_artifacts(
-                folder, learning.load_data(self.path(self.data)), self.path(self.bundle)
+                folder, self._all_data(), self.path(self.bundle)
             ),
             {"bundle": self.bundle, "data": self.data},
             label="evaluating the artifacts",
@@ -280,7 +293,7 @@ class Pipeline:
                 self.path(self.bundle),
                 student=self.path(self.student),
                 teachers={task: self.path(stage) for task, stage in teachers.items()},
-                data=learning.load_data(self.path(self.data)),
+                data=self._all_data(),
                 settings=self.recipe.benchmark,
             ),
             {**inputs, **{f"teacher-{task}": stage for task, stage in teachers.items()}},

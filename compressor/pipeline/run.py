@@ -73,19 +73,10 @@ class RunFolder:
         return seconds
 
     def run_all(self) -> dict[str, Any]:
-        """Every stage and the report.
-
-        Returns:
-            The report, as in report.json.
-
-        Raises:
-            GateFailed: after everything was written.
-        """
+        """Every stage and the report, which is returned; `check_gates` says whether it may be trusted."""
         pipeline = self.pipeline
         seconds = self.run(*pipeline.figures.values(), pipeline.bundle, pipeline.artifact_figures, pipeline.benchmark)
-        report = self.write_report(seconds)
-        self.check_gates(report)
-        return report
+        return self.write_report(seconds)
 
     def write_report(self, seconds: Mapping[str, float] | None = None) -> dict[str, Any]:
         """Write report.json and report.html from finished stages; UserError names a missing one."""

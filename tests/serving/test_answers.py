@@ -49,7 +49,7 @@ def test_a_regression_is_scaled_back_to_the_units_of_its_labels() -> None:
 
 
 def test_each_label_is_held_against_its_own_threshold() -> None:
-    """One threshold for all labels would silently undo the tuning of the others; equality counts as present."""
+    """One threshold for all would silently undo the others' tuning; equality counts as present."""
     tuned = TaskSpec(name="many", type="multilabel", labels=LABELS, thresholds=(0.5, 0.2, 0.9))
     logits = [[0.0, -1.0, 2.0]]
     assert decide(logits, tuned).tolist() == [[True, True, False]]

@@ -158,7 +158,7 @@ def test_the_event_loop_stays_free_while_the_model_runs(
 
 
 def test_a_taken_port_is_the_users_to_mend(bundle_folder: Path) -> None:
-    """uvicorn itself would log it and exit with 1, as if it were our fault."""
+    """Uvicorn itself would log it and exit with 1, as if it were our fault."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"cannot listen on 127.0.0.1:{port}: .*--port"):
@@ -166,9 +166,11 @@ def test_a_taken_port_is_the_users_to_mend(bundle_folder: Path) -> None:
 
 
 def test_an_impossible_address_is_the_users_to_mend(bundle_folder: Path) -> None:
-    """A port above 65535 raises OverflowError in the socket module."""
-    with pytest.raises(UserError, match="--host and --port"):
+    """A port above 65535 raises OverflowError in the socket module, a foreign address an OSError."""
+    with pytest.raises(UserError, match="port 70000 does not exist"):
         serve(bundle_folder, port=70_000)
+    with pytest.raises(UserError, match=r"cannot listen on 192\.0\.2\.1:0: .*--host"):
+        serve(bundle_folder, host="192.0.2.1", port=0)
 
 
 def _start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -202,7 +204,7 @@ def _get(url: str, body: object = None) -> Any:
 def test_a_real_process_answers_and_ends_with_zero_on_a_signal(
     bundle_folder: Path, number: signal.Signals
 ) -> None:
-    """uvicorn raises the caught signal again at its end: an orderly stop would count as a crash."""
+    """Uvicorn raises the caught signal again at its end: an orderly stop would count as a crash."""
     process = _start(bundle_folder, "int8")
     try:
         printed, address = _wait_for_address(process)

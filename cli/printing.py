@@ -1,0 +1,88 @@
+"""What commands print on stdout: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+_NARROWEST = 100
+
+
+def print_json(value: object) -> None:
+    """Indented JSON."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def print_answers(texts: Sequence[str], answers: Sequence[Mapping[str, Mapping[str, Any]]]) -> None:
+    """One line per text: the answer of every task and the text."""
+    for text, row in zip(texts, answers, strict=True):
+        shown = ", ".join(_answer(task, answer, alone=len(row) == 1) for task, answer in row.items())
+        typer.echo(f"{shown}\t{text}")
+
+
+def _answer(task: str, answer: Mapping[str, Any], *, alone: bool) -> str:
+    if "value" in answer:
+        found = f"{answer['value']:.3f}"
+    elif "labels" in answer:
+        found = "|".join(answer["labels"]) or "(none)"
+    else:
+        found = f"{answer['label']} {answer['score']:.2f}"
+    return found if alone else f"{task}: {found}"
+
+
+def print_measurements(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The benchmark's rows as a table."""
+    columns = ("variant", "runtime", "device", "precision", "threads", "batch_size", "p50_ms", "p95_ms", "texts_per_second")
+    table = _table(columns)
+    for row in rows:
+        table.add_row(*(_shown(row[column]) for column in columns))
+    _console().print(table)
+
+
+def print_summary(report: Mapping[str, Any], folder: Path) -> None:
+    """The headline, the table of all variants, the gates, and where the report lies."""
+    from compressor.report.headline import headline, table_rows
+
+    console = _console()
+    rows = table_rows(report)
+    console.print()
+    if rows:
+        table = _table(tuple(rows[0]))
+        for row in rows:
+            table.add_row(*(_shown(value) for value in row.values()))
+        console.print(table)
+    console.print(headline(report), markup=False)
+    for gate in report["gates"]:
+        console.print(
+            f"gate {gate['verdict']}: {gate['name']} of {gate['artifact']} on {gate['task']} "
+            f"({gate['measured']:.3g}, limit {gate['limit']:.3g})",
+            markup=False,
+        )
+    console.print(f"report: {folder / 'report.html'}", markup=False)
+    console.print(f"serve it: compressor serve {folder / 'bundle'}", markup=False)
+
+
+def _table(columns: Sequence[str]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column.replace("_", " "), justify="left" if index == 0 else "right")
+    return table
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _console() -> Console:
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = _NARROWEST + 60
+    return console

@@ -1,0 +1,104 @@
+"""The answer in one sentence: how much smaller, how much quicker, at what loss, and may it be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from compressor.report.overview import Overview, Score, Variant, overview
+from compressor.report.table import score_text
+from compressor.report.wording import (
+    SIZE,
+    SPEED,
+    listed,
+    megabytes,
+    milliseconds,
+    number_of,
+    plain_metric,
+    ratio_in_words,
+)
+
+
+def headline(report: Mapping[str, Any]) -> str:
+    """The report in one sentence, with the baseline and the intervals that its numbers need."""
+    view = overview(report)
+    said = [part for part in (_size(view), _speed(view), _loss(view)) if part]
+    return f"The {_called(view.answer)} {listed(said) or 'was not measured'}; {trust(report, view)}."
+
+
+def trust(report: Mapping[str, Any], view: Overview) -> str:
+    """What the gates say of the recommended variant, and which other artifact did not pass."""
+    gates: Sequence[Mapping[str, Any]] = report.get("gates") or []
+    own = gates_of(report, view.answer)
+    if not own:
+        return "no gate was checked"
+    failed = [gate for gate in own if gate["verdict"] == "failed"]
+    undecided = [gate for gate in own if gate["verdict"] == "inconclusive"]
+    parts = [
+        *([f"do not rely on it: {_count(failed, len(own), 'failed')}"] if failed else []),
+        *([_count(undecided, len(own), "could not be decided with this few texts")] if undecided else []),
+    ]
+    if not parts:
+        parts = ["its one gate passed" if len(own) == 1 else f"all {len(own)} of its gates passed"]
+    others = sorted(
+        {g["artifact"] for g in gates if not _concerns(g, view.answer) and g["verdict"] != "passed"}
+    )
+    if others:
+        parts.append(f"{listed(others)} did not pass and is not what is meant here")
+    return "; ".join(parts)
+
+
+def gates_of(report: Mapping[str, Any], variant: Variant) -> list[Mapping[str, Any]]:
+    """The gates of one variant and those of the whole run."""
+    return [gate for gate in report.get("gates") or [] if _concerns(gate, variant)]
+
+
+def _called(variant: Variant) -> str:
+    return f"{variant.precision} student" if variant.precision else "student"
+
+
+def _concerns(gate: Mapping[str, Any], variant: Variant) -> bool:
+    return not gate.get("artifact") or gate["artifact"] == variant.precision
+
+
+def _count(gates: Sequence[Mapping[str, Any]], total: int, verdict: str) -> str:
+    names = sorted(
+        {f"{gate['name']} on {gate['task']}" if gate.get("task") else gate["name"] for gate in gates}
+    )
+    return f"{len(gates)} of its {number_of(total, 'gate')} {verdict} ({listed(names)})"
+
+
+def _size(view: Overview) -> str:
+    size, teacher = view.answer.num_bytes, view.teacher
+    if not size:
+        return ""
+    if teacher is None or not teacher.num_bytes:
+        return f"takes {megabytes(size)}"
+    words = ratio_in_words(teacher.num_bytes / size, SIZE)
+    return f"is {words} its teacher ({megabytes(size)} instead of {megabytes(teacher.num_bytes)})"
+
+
+def _speed(view: Overview) -> str:
+    ratio, baseline = view.speed_up(view.answer), view.baseline
+    if not view.answer.p50_ms:
+        return ""
+    own = f"{milliseconds(view.answer.p50_ms)} ms"
+    if ratio is None or baseline is None or baseline is view.answer:
+        return f"answers in {own} ({view.point})"
+    against = "the unpadded torch teacher" if baseline.kind == "teacher" else "the same student in torch"
+    words = ratio_in_words(ratio, SPEED)
+    return f"answers {words} {against} ({own} instead of {milliseconds(baseline.p50_ms)} ms; {view.point})"
+
+
+def _loss(view: Overview) -> str:
+    teacher = view.teacher.scores if view.teacher else {}
+    parts = [
+        _score_in_words(task if len(view.tasks) > 1 else "", score, teacher.get(task))
+        for task, score in view.answer.scores.items()
+    ]
+    return f"reaches {listed(parts)} on the test texts" if parts else ""
+
+
+def _score_in_words(task: str, score: Score, teacher: Score | None) -> str:
+    own = " ".join(part for part in (task, plain_metric(score.metric), score_text(score)) if part)
+    return f"{own} against the teacher's {score_text(teacher)}" if teacher else own

@@ -1,0 +1,104 @@
+"""The report as one HTML page that needs nothing else: styles, drawings and plotly.js are in the file.
+
+The page's policy forbids every request, and all texts are escaped: labels and examples come from users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from plotly.offline import get_plotlyjs
+
+from compressor.report import environment, sections
+from compressor.report.classes import class_views
+from compressor.report.curves import learning_curves
+from compressor.report.headline import headline
+from compressor.report.overview import overview
+from compressor.report.plots import Figure
+from compressor.report.table import comparison_table
+from compressor.report.tiles import tiles
+from compressor.report.tradeoff import accuracy_against_latency
+
+TEMPLATE = "report.html.j2"
+
+
+def write_page(report: Mapping[str, Any], path: Path) -> None:
+    """Write report.html.
+
+    Args:
+        report: the content of report.json; whatever a run did not measure may be null or absent.
+        path: the page; an existing one is replaced.
+    """
+    aside = path.with_name(f"{path.name}.tmp")
+    try:
+        aside.write_text(render(report), encoding="utf-8")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """The page's HTML."""
+    env = Environment(
+        loader=PackageLoader("compressor", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.policies["json.dumps_kwargs"] = {"allow_nan": False}
+    figures: list[Figure] = []
+
+    def place(figure: Figure) -> int:
+        """Remember a figure; its number tells report.js where it belongs."""
+        figures.append(figure)
+        return len(figures) - 1
+
+    env.globals["place"] = place
+    body = env.get_template(TEMPLATE)
+    return body.render(**_content(report), figures=figures, **_assets())
+
+
+def _assets() -> dict[str, str]:
+    folder = files("compressor.report")
+    return {
+        "css": folder.joinpath("report.css").read_text(encoding="utf-8"),
+        "script": folder.joinpath("report.js").read_text(encoding="utf-8"),
+        "plotly": get_plotlyjs(),
+    }
+
+
+def _content(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that the template shows, as text, tables and figures."""
+    view = overview(report)
+    return {
+        "name": report.get("name") or "report",
+        "created": str(report.get("created") or ""),
+        "headline": headline(report),
+        "tiles": tiles(report, view),
+        "tradeoffs": [
+            (task, figure) for task in view.tasks if (figure := accuracy_against_latency(view, task))
+        ],
+        "point": view.point,
+        "baseline": view.baseline,
+        "comparison": comparison_table(report),
+        "controls": sections.controls_table(report, view),
+        "gates": sections.gates_table(report),
+        "parity": sections.parity_table(report),
+        "metrics": sections.metrics_table(report),
+        "classes": class_views(report),
+        "curves": learning_curves(report),
+        "trainings": environment.trainings_table(report),
+        "data": sections.data_table(report),
+        "notices": sections.notices(report),
+        "latency": sections.latency_table(report),
+        "examples": sections.examples_table(report),
+        "recipe": sections.recipe_yaml(report),
+        "stages": sections.stages_table(report),
+        "environment": environment.environment_table(report),
+        "versions": environment.versions_table(report),
+    }

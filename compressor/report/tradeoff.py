@@ -1,0 +1,118 @@
+"""Accuracy against latency: one point per variant, the picture of what was traded for what."""
+
+from __future__ import annotations
+
+from compressor.report.overview import LOWER_IS_BETTER, Overview, Score, Variant
+from compressor.report.plots import QUIET, Figure, colour, layout, shown
+from compressor.report.table import score_text
+from compressor.report.wording import megabytes, milliseconds, plain_metric
+
+_LARGEST_MARKER = 46
+_SMALLEST_MARKER = 9
+
+
+def accuracy_against_latency(view: Overview, task: str) -> Figure | None:
+    """One point per timed variant: area by bytes, bars for the 95% interval; controls as dashed lines.
+
+    Returns:
+        None when no variant has both a figure and a latency.
+    """
+    timed = sorted((v for v in view.variants if v.p50_ms and task in v.scores), key=lambda v: v.p50_ms or 0.0)
+    if not timed:
+        return None
+    largest = max((v.num_bytes or 0 for v in timed), default=0) or 1
+    drawn = layout(
+        f"median time of one call in ms ({view.point})", _title(timed[0].scores[task].metric), height=440
+    )
+    drawn["xaxis"]["range"] = [0, max(v.p50_ms or 0.0 for v in timed) * 1.18]
+    drawn["annotations"] = [
+        _label(variant, task, is_above=place % 2 == 0) for place, variant in enumerate(timed)
+    ]
+    for control in view.of_kind("control"):
+        if task in control.scores:
+            drawn["shapes"].append(_line(control.scores[task]))
+            drawn["annotations"].append(_line_label(control, control.scores[task]))
+    return {"data": [_point(variant, task, largest) for variant in timed], "layout": drawn}
+
+
+def _title(metric: str) -> str:
+    return (
+        f"{plain_metric(metric)} on the test split{', lower is better' if metric in LOWER_IS_BETTER else ''}"
+    )
+
+
+def _point(variant: Variant, task: str, largest: int) -> Figure:
+    score = variant.scores[task]
+    tone = colour(variant.precision or variant.kind)
+    diameter = max(_SMALLEST_MARKER, _LARGEST_MARKER * ((variant.num_bytes or 0) / largest) ** 0.5)
+    low, high = _ends(score)
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": shown(variant.name),
+        "x": [variant.p50_ms],
+        "y": [score.value],
+        "marker": {"size": diameter, "color": tone, "opacity": 0.8, "line": {"width": 1, "color": "#ffffff"}},
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "array": [high - score.value],
+            "arrayminus": [score.value - low],
+            "color": tone,
+            "thickness": 1.6,
+            "width": 5,
+        },
+        "hovertemplate": (
+            f"<b>{shown(variant.name)}</b><br>{score_text(score)}<br>{milliseconds(variant.p50_ms)} ms, "
+            f"{megabytes(variant.num_bytes)}<extra></extra>"
+        ),
+    }
+
+
+def _label(variant: Variant, task: str, *, is_above: bool) -> Figure:
+    """The variant's name and size beyond an end of its bar; neighbours take turns above and below."""
+    low, high = _ends(variant.scores[task])
+    size = f"{megabytes(variant.num_bytes)}, " if variant.num_bytes else ""
+    return {
+        "name": "point",
+        "x": variant.p50_ms,
+        "y": high if is_above else low,
+        "text": f"<b>{shown(variant.name)}</b><br>{size}{milliseconds(variant.p50_ms)} ms",
+        "font": {"size": 12, "color": colour(variant.precision or variant.kind)},
+        "showarrow": False,
+        "yanchor": "bottom" if is_above else "top",
+        "yshift": 6 if is_above else -6,
+    }
+
+
+def _line(score: Score) -> Figure:
+    return {
+        "type": "line",
+        "xref": "paper",
+        "x0": 0,
+        "x1": 1,
+        "y0": score.value,
+        "y1": score.value,
+        "line": {"color": colour("control"), "width": 1.2, "dash": "dash"},
+        "layer": "below",
+    }
+
+
+def _line_label(control: Variant, score: Score) -> Figure:
+    return {
+        "name": "line",
+        "xref": "paper",
+        "x": 1,
+        "xanchor": "right",
+        "y": score.value,
+        "yanchor": "bottom",
+        "text": f"{shown(control.name)}, {score_text(score)}",
+        "font": {"size": 11, "color": QUIET},
+        "showarrow": False,
+    }
+
+
+def _ends(score: Score) -> tuple[float, float]:
+    """The interval, or the value itself where there is none."""
+    low = score.value if score.low is None else score.low
+    return low, score.value if score.high is None else score.high

@@ -1,0 +1,195 @@
+"""A candidate: the graphs of a student with everything they are read with, and no claim about them yet."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from torch import nn
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+
+from export.graph import SINGLE_OUTPUT, export_graph
+from export.optimise import fuse_attention
+from export.precision import QuantisationSummary, ir_version_of, opset_of, quantise
+from serving.errors import UserError
+from serving.hashing import hash_file
+from serving.manifest import InputSpec, TaskSpec
+from serving.tokenise import TOKENIZER_FILE
+
+CANDIDATE_FILE = "candidate.json"
+CONFIG_FILE = "config.json"
+PRECISIONS = ("fp32", "int8")
+TOKENIZER_FILES = (
+    TOKENIZER_FILE,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spm.model",
+    "sentencepiece.bpe.model",
+)
+PROBLEM_TYPES = {
+    "classification": "single_label_classification",
+    "multilabel": "multi_label_classification",
+    "regression": "regression",
+}
+
+
+class Graph(msgspec.Struct, frozen=True, kw_only=True):
+    """One ONNX file of a candidate.
+
+    Attributes:
+        precision: fp32 or int8.
+        file: name inside the folder.
+        sha256: of the file.
+        bytes: size of the file.
+        opset: of the default domain.
+        ir_version: of the file.
+        fused_attention: number of fused attention operators.
+        note: what did not happen as it usually does, for the report; None when all did.
+        quantisation: what became int8; None for fp32.
+    """
+
+    precision: str
+    file: str
+    sha256: str
+    bytes: int
+    opset: int
+    ir_version: int
+    fused_attention: int = 0
+    note: str | None = None
+    quantisation: QuantisationSummary | None = None
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of `candidate.json`; `files` maps tokenizer and config files to their sha256."""
+
+    tasks: tuple[TaskSpec, ...]
+    inputs: InputSpec
+    graphs: tuple[Graph, ...]
+    files: dict[str, str]
+
+
+def export_candidate(
+    model: nn.Module,
+    config: Any,
+    tokenizer_folder: Path,
+    tasks: Sequence[TaskSpec],
+    inputs: InputSpec,
+    *,
+    precisions: Sequence[str],
+    folder: Path,
+    opset: int | None = None,
+) -> Candidate:
+    """Write a student's graphs, tokenizer and config into a folder.
+
+    Args:
+        model: forward(**inputs) returns a dict from task name to logits [batch, outputs].
+        config: the encoder's transformers configuration; the written one gets the task's labels.
+        tokenizer_folder: holds `tokenizer.json` and what else the tokenizer has.
+        tasks: in the order of the outputs; their output names are set here.
+        inputs: how texts become the graph's inputs.
+        precisions: of `PRECISIONS`.
+        folder: made if it is not there.
+        opset: of the default domain; None for the default.
+
+    Raises:
+        UserError: an unknown precision, no fast tokenizer, too large a model, nothing to quantise.
+    """
+    if unknown := [name for name in precisions if name not in PRECISIONS]:
+        raise UserError(f"no precision '{unknown[0]}'. Choose among: {', '.join(PRECISIONS)}")
+    if not precisions:
+        raise UserError(f"no precision was asked for. Choose among: {', '.join(PRECISIONS)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    tasks = name_outputs(tasks)
+    names = _write_tokenizer(tokenizer_folder, folder)
+    _write_config(config, tasks, folder)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        plain = Path(scratch) / "plain.onnx"
+        export_graph(model, inputs.names, tasks, plain, opset=opset)
+        graphs = tuple(_make_graph(name, plain, folder, config) for name in dict.fromkeys(precisions))
+    candidate = Candidate(
+        tasks=tasks,
+        inputs=inputs,
+        graphs=graphs,
+        files={name: hash_file(folder / name) for name in (*names, CONFIG_FILE)},
+    )
+    (folder / CANDIDATE_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(candidate), indent=2))
+    return candidate
+
+
+def read_candidate(folder: Path) -> Candidate:
+    """Read `candidate.json`; UserError when the folder is no candidate."""
+    path = folder / CANDIDATE_FILE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Candidate)
+    except (OSError, msgspec.DecodeError) as error:
+        raise UserError(
+            f"'{folder}' is no export candidate ({error}). Run the export stage again."
+        ) from error
+
+
+def name_outputs(tasks: Sequence[TaskSpec]) -> tuple[TaskSpec, ...]:
+    """The tasks with the names of their outputs: `logits` for one task, `logits_<task>` for several."""
+    if len(tasks) == 1:
+        return (msgspec.structs.replace(tasks[0], output=SINGLE_OUTPUT),)
+    return tuple(
+        msgspec.structs.replace(task, output=f"{SINGLE_OUTPUT}_{task.name}")
+        if task.output == SINGLE_OUTPUT
+        else task
+        for task in tasks
+    )
+
+
+def _make_graph(precision: str, plain: Path, folder: Path, config: Any) -> Graph:
+    path = folder / f"model.{precision}.onnx"
+    fused_attention, note, quantisation = 0, None, None
+    if precision == "int8":
+        quantisation = quantise(plain, path)
+        if quantisation.left_fp32:
+            note = f"stayed fp32: {', '.join(quantisation.left_fp32)}"
+    else:
+        fusion = fuse_attention(plain, path, config)
+        fused_attention, note = fusion.attention, fusion.note
+    return Graph(
+        precision=precision,
+        file=path.name,
+        sha256=hash_file(path),
+        bytes=path.stat().st_size,
+        opset=opset_of(path),
+        ir_version=ir_version_of(path),
+        fused_attention=fused_attention,
+        note=note,
+        quantisation=quantisation,
+    )
+
+
+def _write_tokenizer(source: Path, folder: Path) -> list[str]:
+    if not (source / TOKENIZER_FILE).is_file():
+        raise UserError(
+            f"'{source}' has no {TOKENIZER_FILE}, and serving reads nothing else. "
+            "Save the tokenizer in its fast form: AutoTokenizer.from_pretrained(...).save_pretrained(...)."
+        )
+    names = [name for name in TOKENIZER_FILES if (source / name).is_file()]
+    for name in names:
+        shutil.copyfile(source / name, folder / name)
+    return names
+
+
+def _write_config(config: Any, tasks: Sequence[TaskSpec], folder: Path) -> None:
+    """`config.json` as other tools read it; labels only where there is one task."""
+    written = type(config).from_dict(config.to_dict())
+    if len(tasks) == 1:
+        task = tasks[0]
+        labels = task.labels or (task.name,)
+        written.id2label = dict(enumerate(labels))
+        written.label2id = {label: index for index, label in enumerate(labels)}
+        written.problem_type = PROBLEM_TYPES[task.type]
+        written.architectures = [MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES[config.model_type]]
+    (folder / CONFIG_FILE).write_text(written.to_json_string(use_diff=False), encoding="utf-8")

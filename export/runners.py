@@ -1,0 +1,68 @@
+"""One way to run a padded batch, whatever computes it: torch, or ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from serving.manifest import TaskSpec
+from serving.tokenise import Encoding, TextEncoder
+
+Inputs = Mapping[str, NDArray[np.int64]]
+Logits = dict[str, NDArray[np.float32]]
+Runner = Callable[[Inputs], Logits]
+"""From the graph's inputs, each [batch, tokens], to logits per task, each [batch, outputs]."""
+
+DEFAULT_BATCH_SIZE = 16
+
+
+def torch_runner(model: nn.Module) -> Runner:
+    """Run a torch model where its weights lie; the caller has put it into eval mode."""
+    device = next(model.parameters()).device
+
+    def run(inputs: Inputs) -> Logits:
+        with torch.inference_mode():
+            tensors = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
+            outputs = model(**tensors)
+            return {name: logits.float().cpu().numpy() for name, logits in outputs.items()}
+
+    return run
+
+
+def session_runner(session: Any, tasks: Sequence[TaskSpec]) -> Runner:
+    """Run a graph in an ONNX Runtime session."""
+    wanted = [task.output for task in tasks]
+
+    def run(inputs: Inputs) -> Logits:
+        return dict(zip((task.name for task in tasks), session.run(wanted, dict(inputs)), strict=True))
+
+    return run
+
+
+def run_texts(
+    run: Runner, encoder: TextEncoder, encodings: Sequence[Encoding], *, batch_size: int = DEFAULT_BATCH_SIZE
+) -> Logits:
+    """Logits of encoded texts in their order; texts of like length share a batch.
+
+    Args:
+        run: what computes a batch.
+        encoder: pads the batches.
+        encodings: at least one.
+        batch_size: texts per batch, at least 1.
+
+    Returns:
+        Per task, [texts, outputs].
+    """
+    order = sorted(range(len(encodings)), key=lambda row: len(encodings[row]))
+    parts: dict[str, list[NDArray[np.float32]]] = {}
+    for start in range(0, len(order), batch_size):
+        batch = encoder.batch([encodings[row] for row in order[start : start + batch_size]])
+        for name, logits in run(batch).items():
+            parts.setdefault(name, []).append(logits)
+    places = np.argsort(order)
+    return {name: np.concatenate(logits)[places] for name, logits in parts.items()}
