@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from compressor.data.table import Table
+from compressor.data.table import Table, shown
 from serving.errors import UserError
 
 TEXT_COLUMNS: tuple[tuple[str, ...], ...] = (
@@ -66,10 +66,10 @@ def filter_rows(table: Table, where: Mapping[str, object]) -> Table:
         if not len(kept):
             values = pd.unique(table.frame[column].dropna())
             more = ", ..." if len(values) > _VALUES_NAMED else ""
-            shown = ", ".join(map(str, values[:_VALUES_NAMED])) + more
+            listed = ", ".join(map(str, values[:_VALUES_NAMED])) + more
             raise UserError(
                 f"{table.place}: 'where' leaves no row: '{column}' is never {wanted}. "
-                f"Its values are: {shown}."
+                f"Its values are: {listed}."
             )
         table = kept
     return table
@@ -103,12 +103,12 @@ def _read_column(table: Table, column: str) -> list[str]:
     if not strings.all():
         row = int(np.flatnonzero(~strings)[0])
         raise UserError(
-            f"{table.place}, {table.where_is(~strings)}: '{column}' holds {values.iloc[row]!r}, expected "
+            f"{table.place}, {table.where_is(~strings)}: '{column}' holds {shown(values.iloc[row])}, expected "
             f"text. Set 'text' to another column of: {_columns(table)}."
         )
     if pd.to_numeric(values, errors="coerce").notna().all():
         raise UserError(
-            f"{table.place}: the text column '{column}' holds numbers only, like {values.iloc[0]!r}. "
+            f"{table.place}: the text column '{column}' holds numbers only, like {shown(values.iloc[0])}. "
             f"Set 'text' to another column of: {_columns(table)}."
         )
     return [str(value) for value in values]

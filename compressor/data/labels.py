@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from compressor.data.table import Table
+from compressor.data.table import Table, shown
 from serving.errors import UserError
 from serving.manifest import TaskType
 
@@ -38,8 +38,8 @@ def infer_type(table: Table, column: str) -> TaskType:
         return "classification"
     if numbers.isna().any():
         raise UserError(
-            f"{table.place}: '{column}' holds numbers like {values[has_fraction].iloc[0]!r} but also "
-            f"{values[numbers.isna()].iloc[0]!r}. Mend those rows, or set type: regression or classification."
+            f"{table.place}: '{column}' holds numbers like {shown(values[has_fraction].iloc[0])} but also "
+            f"{shown(values[numbers.isna()].iloc[0])}. Mend those rows, or set type: regression or classification."
         )
     return "regression"
 
@@ -115,12 +115,12 @@ def check_seen(names: Iterable[str], known: Sequence[str], place: str) -> None:
     """UserError if a split has labels that train does not have."""
     unseen = order_names(set(names) - set(known))
     if unseen:
-        shown = ", ".join(f"'{name}'" for name in unseen[:_LABELS_NAMED])
+        listed = ", ".join(f"'{name}'" for name in unseen[:_LABELS_NAMED])
         more = f" and {len(unseen) - _LABELS_NAMED} more" if len(unseen) > _LABELS_NAMED else ""
         nearest = difflib.get_close_matches(unseen[0], known, n=1, cutoff=0.7)
         hint = f" ('{unseen[0]}' is close to '{nearest[0]}')" if nearest else ""
         raise UserError(
-            f"{place}: no train row has the label{'s' if len(unseen) > 1 else ''} {shown}{more}{hint}. "
+            f"{place}: no train row has the label{'s' if len(unseen) > 1 else ''} {listed}{more}{hint}. "
             "Add such rows to train, or take these rows out."
         )
 
@@ -151,7 +151,7 @@ def _items(value: Any, table: Table, column: str) -> Sequence[object]:
     if isinstance(value, str):
         return [part.strip() for part in value.split(SEPARATOR) if part.strip()]
     raise UserError(
-        f"{table.place}: '{column}' holds {value!r}, expected a list of labels, or a string of labels "
+        f"{table.place}: '{column}' holds {shown(value)}, expected a list of labels, or a string of labels "
         f"separated by '{SEPARATOR}'."
     )
 
@@ -163,7 +163,7 @@ def _read_numbers(table: Table, column: str) -> list[float]:
     if wrong.any():
         example = values.iloc[int(np.flatnonzero(wrong)[0])]
         raise UserError(
-            f"{table.place}, {table.where_is(wrong)}: '{column}' holds {example!r}, expected a finite "
+            f"{table.place}, {table.where_is(wrong)}: '{column}' holds {shown(example)}, expected a finite "
             "number. Mend these rows, or set type: classification."
         )
     return [float(number) for number in numbers]

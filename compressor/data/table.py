@@ -11,6 +11,11 @@ import pandas as pd
 _ROWS_NAMED = 3
 
 
+def shown(value: object) -> str:
+    """A cell as a person would write it: strings in quotes, numbers without numpy's type."""
+    return repr(value.item() if isinstance(value, np.generic) else value)
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of one split.

@@ -5,6 +5,7 @@ Used for teachers, students and controls alike.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -89,6 +90,7 @@ def train(job: TrainingJob, folder: Path) -> None:
     job.model.to("cpu").eval()
     save_checkpoint(folder, job.model, job.tokenizer)
     write_json(folder / HISTORY_FILE, _history(trainer, train_tokens, time.monotonic() - started))
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
 def _without_unread_rows(job: TrainingJob) -> TrainingJob:

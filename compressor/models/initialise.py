@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -26,7 +27,7 @@ from serving.errors import UserError
 from serving.manifest import TaskSpec
 
 # What transformers, huggingface_hub and safetensors raise for files that are missing, cut or wrong.
-LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError)
+LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 
 
 def load_config(model: str) -> PreTrainedConfig:
@@ -41,8 +42,9 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
         UserError: there is none, or only a slow one, which a server without transformers could not run.
     """
     tokenizer: PreTrainedTokenizerBase = _load(model, lambda place: AutoTokenizer.from_pretrained(place))
-    if not tokenizer.is_fast:
-        raise UserError(f"the tokenizer of '{model}' has no tokenizer.json; convert it to a fast tokenizer first.")
+    if not tokenizer.is_fast or len(tokenizer) <= len(tokenizer.all_special_tokens):
+        # without its files transformers makes up a tokenizer that knows the special tokens alone
+        raise UserError(f"the tokenizer of '{model}' has no tokenizer.json, or an empty one; save the checkpoint with its fast tokenizer.")
     if tokenizer.pad_token_id is None:
         raise UserError(f"the tokenizer of '{model}' has no padding token; set pad_token in its tokenizer_config.json.")
     return tokenizer

@@ -19,6 +19,10 @@ from compressor.report.wording import (
 )
 
 
+# Other precisions are made from this one: its gates are theirs too.
+REFERENCE = "fp32"
+
+
 def headline(report: Mapping[str, Any]) -> str:
     """The report in one sentence, with the baseline and the intervals that its numbers need."""
     view = overview(report)
@@ -58,7 +62,7 @@ def _called(variant: Variant) -> str:
 
 
 def _concerns(gate: Mapping[str, Any], variant: Variant) -> bool:
-    return not gate.get("artifact") or gate["artifact"] == variant.precision
+    return not gate.get("artifact") or gate["artifact"] in (variant.precision, REFERENCE)
 
 
 def _count(gates: Sequence[Mapping[str, Any]], total: int, verdict: str) -> str:
@@ -75,7 +79,7 @@ def _size(view: Overview) -> str:
     if teacher is None or not teacher.num_bytes:
         return f"takes {megabytes(size)}"
     words = ratio_in_words(teacher.num_bytes / size, SIZE)
-    return f"is {words} its teacher ({megabytes(size)} instead of {megabytes(teacher.num_bytes)})"
+    return f"is {words} its {teacher.name} ({megabytes(size)} instead of {megabytes(teacher.num_bytes)})"
 
 
 def _speed(view: Overview) -> str:

@@ -159,7 +159,7 @@ def _teacher(report: Mapping[str, Any], timed: Sequence[Mapping[str, Any]]) -> V
         what = _described(facts, "torch")
     return Variant(
         kind="teacher",
-        name="teacher",
+        name="teacher" if facts.get("count", 1) == 1 else f"{facts['count']} teachers",
         what=what,
         num_bytes=facts.get("bytes"),
         parameters=facts.get("parameters"),
@@ -211,6 +211,7 @@ def _control(name: str, facts: Mapping[str, Any]) -> Variant:
 
 
 def _described(facts: Mapping[str, Any], runtime: str) -> str:
-    model = str(facts.get("model") or "").rstrip("/").rpartition("/")[2]
+    paths = str(facts.get("model") or "").split(", ")
+    model = " and ".join(path.rstrip("/").rpartition("/")[2] for path in paths)
     layers = number_of(facts["layers"], "layer") if facts.get("layers") else ""
     return ", ".join(part for part in (model, layers, runtime) if part)

@@ -212,7 +212,7 @@ def recipe_yaml(report: Report) -> str:
 def stages_table(report: Report) -> Table | None:
     """What was run, in order, and for how long."""
     rows = tuple(
-        (stage["name"], stage.get("key") or MISSING, duration(stage.get("seconds")))
+        (stage["name"], stage.get("key") or MISSING, duration(stage.get("seconds")) if stage.get("seconds") != 0 else "reused")
         for stage in report.get("stages") or []
     )
     return Table(("stage", "key", "time"), rows, text_columns=2) if rows else None

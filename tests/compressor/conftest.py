@@ -29,13 +29,21 @@ from transformers.utils import logging as transformers_logging
 from compressor.data.splits import Split, TaskData
 from serving.manifest import TaskSpec
 
-WORDS = ("the card order money refund please cancel my account help now late broken never arrived thanks").split()
-TOPICS = {"billing": ["money", "refund", "card"], "delivery": ["late", "arrived", "order"], "account": ["account", "cancel"]}
+WORDS = (
+    "the card order money refund please cancel my account help now late broken never arrived thanks"
+).split()
+TOPICS = {
+    "billing": ["money", "refund", "card"],
+    "delivery": ["late", "arrived", "order"],
+    "account": ["account", "cancel"],
+}
 SMALL = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 37}
 
 CONFIGS: dict[str, Callable[[int], PreTrainedConfig]] = {
     "bert": lambda vocab: BertConfig(vocab_size=vocab, num_hidden_layers=4, **SMALL),
-    "distilbert": lambda vocab: DistilBertConfig(vocab_size=vocab, dim=32, n_heads=4, hidden_dim=37, n_layers=4),
+    "distilbert": lambda vocab: DistilBertConfig(
+        vocab_size=vocab, dim=32, n_heads=4, hidden_dim=37, n_layers=4
+    ),
     "roberta": lambda vocab: RobertaConfig(
         vocab_size=vocab, num_hidden_layers=4, pad_token_id=0, max_position_embeddings=130, **SMALL
     ),
@@ -65,7 +73,9 @@ def toy_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(WordLevel(vocab, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
@@ -81,7 +91,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """A factory of tiny random sequence-classification checkpoints: (architecture, labels) -> folder."""
 
-    def make(architecture: str = "bert", labels: tuple[str, ...] = ("billing", "delivery", "account")) -> Path:
+    def make(
+        architecture: str = "bert", labels: tuple[str, ...] = ("billing", "delivery", "account")
+    ) -> Path:
         folder = tmp_path_factory.mktemp(architecture)
         own = toy_tokenizer()
         config = CONFIGS[architecture](len(own))
@@ -125,7 +137,15 @@ def toy_data() -> TaskData:
 
     def split(number: int, seed: int) -> Split:
         rows = toy_rows(number, seed)
-        return Split([(str(row["text"]),) for row in rows], np.array([list(TOPICS).index(str(row["topic"])) for row in rows]))
+        return Split(
+            [(str(row["text"]),) for row in rows],
+            np.array([list(TOPICS).index(str(row["topic"])) for row in rows]),
+        )
 
-    splits = {"train": split(96, 1), "validation": split(24, 2), "test": split(24, 3), "unlabelled": Split(split(12, 4).texts)}
+    splits = {
+        "train": split(96, 1),
+        "validation": split(24, 2),
+        "test": split(24, 3),
+        "unlabelled": Split(split(12, 4).texts),
+    }
     return TaskData(task, splits, ("text",))

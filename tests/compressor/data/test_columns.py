@@ -47,7 +47,7 @@ def test_missing_columns_are_told_with_those_that_are_there() -> None:
     ],
 )
 def test_where_keeps_matching_rows(where: dict[str, object], kept: list[int]) -> None:
-    """A yaml number that never equals a csv string would filter everything away; several columns must all hold."""
+    """A yaml number that never equals a csv string would filter all away; all columns must hold."""
     rows = table(kind=["x", "y", "x"], year=[2024, 2024, 1999], written=["6", "7", "8"])
     if kept:
         assert filter_rows(rows, where).frame.index.tolist() == kept

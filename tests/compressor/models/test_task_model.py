@@ -16,7 +16,9 @@ from serving.manifest import TaskSpec
 
 ARCHITECTURES = ["bert", "distilbert", "roberta", "electra", "mpnet", "deberta-v2"]
 TASKS = [
-    TaskSpec(name="topic", type="classification", labels=("billing", "delivery", "account"), output="logits_topic"),
+    TaskSpec(
+        name="topic", type="classification", labels=("billing", "delivery", "account"), output="logits_topic"
+    ),
     TaskSpec(name="urgency", type="regression", output="logits_urgency"),
 ]
 TEXTS = ["my card never arrived", "please refund the money now thanks", "help"]
@@ -103,7 +105,9 @@ def test_the_encoder_runs_once_whatever_the_number_of_tasks(
     assert sum("embeddings.word_embeddings" in name for name, _ in model.named_parameters()) == 1
 
 
-def test_rows_go_to_their_own_task_only(checkpoint: Callable[..., Path], tokenizer: PreTrainedTokenizerFast) -> None:
+def test_rows_go_to_their_own_task_only(
+    checkpoint: Callable[..., Path], tokenizer: PreTrainedTokenizerFast
+) -> None:
     """Catches rows that reach a foreign head, and a head that gets a gradient from a batch without its rows."""
     model = pretrained_model(str(checkpoint()), TASKS, seed=0).eval()
     inputs = batch(tokenizer, model)
@@ -124,12 +128,18 @@ def test_a_student_from_its_teacher_has_the_teachers_head_and_layers(checkpoint:
         assert torch.equal(own, copied)
         assert own is not copied
     kept = student.encoder.encoder.layer
-    assert torch.equal(kept[0].attention.self.query.weight, teacher.encoder.encoder.layer[3].attention.self.query.weight)
-    assert torch.equal(kept[1].attention.self.query.weight, teacher.encoder.encoder.layer[1].attention.self.query.weight)
+    assert torch.equal(
+        kept[0].attention.self.query.weight, teacher.encoder.encoder.layer[3].attention.self.query.weight
+    )
+    assert torch.equal(
+        kept[1].attention.self.query.weight, teacher.encoder.encoder.layer[1].attention.self.query.weight
+    )
     assert len(teacher.encoder.encoder.layer) == 4
 
 
-def test_initial_weights_depend_on_the_seed_and_leave_the_generator_alone(checkpoint: Callable[..., Path]) -> None:
+def test_initial_weights_depend_on_the_seed_and_leave_the_generator_alone(
+    checkpoint: Callable[..., Path],
+) -> None:
     """Catches a head drawn from the global generator, which would change data order or dropout."""
     folder = str(checkpoint())
     before = torch.random.get_rng_state()

@@ -13,12 +13,13 @@ from sklearn import metrics as reference
 
 from compressor.tasks.classification import Classification, accuracy, macro_f1, mcc, soft_target_divergence
 
-labels_of = hnp.arrays(np.int64, st.shared(st.integers(1, 30), key="rows"), elements=st.integers(0, 4))
+NUM_ROWS = st.shared(st.integers(1, 30), key="rows")
+labels_of = hnp.arrays(np.int64, NUM_ROWS, elements=st.integers(0, 4))
 pairs = st.tuples(labels_of, labels_of)
 
 
 def test_divergence_of_hand_made_distributions() -> None:
-    """KL taken the other way round, or without the square of T, is a loss that trains, but not this method."""
+    """KL taken the other way round, or without the square of T, still trains, but not this method."""
     student = torch.log(torch.tensor([[0.5, 0.5]]))
     teacher = torch.log(torch.tensor([[0.75, 0.25]]))
     by_hand = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)

@@ -1,0 +1,204 @@
+"""The training loop: what it sums, how it accumulates, what it leaves out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import PreTrainedTokenizerFast
+
+from compressor.data.splits import TaskData, training_texts
+from compressor.distillation.plan import build_plan
+from compressor.distillation.trainer import MARKER, DistillationTrainer, newest_checkpoint
+from compressor.distillation.training import TrainingJob, _tokens, _validate, train
+from compressor.models.initialise import pretrained_model
+from compressor.recipe import TrainingSettings
+
+Methods = dict[str, dict[str, Any]]
+FAST = TrainingSettings(epochs=2, learning_rate=1e-3, batch_size=8, dtype="fp32", device="cpu", threads=1)
+
+
+@pytest.fixture
+def job(
+    checkpoint: Callable[..., Path], tokenizer: PreTrainedTokenizerFast, toy_data: TaskData
+) -> Callable[..., TrainingJob]:
+    """A factory: (methods, settings, dropout) -> a training job on the toy task."""
+    folder = str(checkpoint())
+    targets = {
+        "topic": np.random.default_rng(0).normal(size=(len(training_texts(toy_data)), 3)).astype(np.float32)
+    }
+
+    def make(
+        methods: Methods, settings: TrainingSettings = FAST, *, dropout: bool = True, layers: int = 1
+    ) -> TrainingJob:
+        model = pretrained_model(folder, [toy_data.task], layers=layers, seed=0)
+        if not dropout:
+            for module in model.modules():
+                if isinstance(module, torch.nn.Dropout):
+                    module.p = 0.0
+        plan = build_plan(methods, patience=settings.early_stopping)
+        return TrainingJob(
+            model=model,
+            tokenizer=tokenizer,
+            data={"topic": toy_data},
+            targets=targets,
+            plan=plan,
+            settings=settings,
+            max_length=32,
+            seed=0,
+            label="toy",
+        )
+
+    return make
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def trained(job: TrainingJob, folder: Path) -> dict[str, torch.Tensor]:
+    folder.mkdir()
+    train(job, folder)
+    return weights(folder)
+
+
+def curve(folder: Path) -> list[dict[str, float]]:
+    found: list[dict[str, float]] = json.loads((folder / "history.json").read_text())["curve"]
+    return found
+
+
+def test_kd_of_weight_zero_is_the_control_bit_for_bit(
+    job: Callable[..., TrainingJob], tmp_path: Path
+) -> None:
+    """Catches a soft term, or unlabelled texts, that act although their weight is 0."""
+    control = trained(job({"none": {}}), tmp_path / "none")
+    zero = trained(job({"kd": {"alpha": 0.0, "temperature": 7.0}}), tmp_path / "zero")
+    real = trained(job({"kd": {"alpha": 0.7}}), tmp_path / "real")
+    assert all(torch.equal(control[name], zero[name]) for name in control)
+    assert any(not torch.equal(control[name], real[name]) for name in control)
+
+
+@pytest.mark.parametrize("sizes", [[4], [1, 1, 1, 1], [2, 2], [3, 1]])
+def test_accumulated_micro_batches_equal_one_batch(
+    job: Callable[..., TrainingJob], sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a loss scaled by the number of micro-batches, and an unequal last one that counts too much."""
+    found: dict[str, torch.Tensor] = {}
+    prepared = job({"kd": {"alpha": 0.5}}, FAST.model_copy(update={"batch_size": 1}), dropout=False)
+    trainer = trainer_of(prepared, tmp_path, monkeypatch)
+    examples = [trainer.loader.dataset[index] for index in (0, 50, 95, 100)]
+    whole = trainer.loader.collate_fn(examples)
+    ends = np.cumsum(sizes)
+    parts = [trainer.loader.collate_fn(examples[end - size : end]) for end, size in zip(ends, sizes, strict=True)]
+    for name, batches in (("whole", [whole]), ("parts", parts)):
+        trainer.model.zero_grad()
+        count = trainer._get_num_items_in_batch(batches, torch.device("cpu"))
+        losses = [trainer.training_step(trainer.model, batch, count) for batch in batches]
+        norm = torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1e9)
+        found[name] = torch.stack([torch.stack(losses).sum(), norm])
+    torch.testing.assert_close(found["whole"], found["parts"])
+
+
+def trainer_of(job: TrainingJob, folder: Path, monkeypatch: pytest.MonkeyPatch) -> DistillationTrainer:
+    """The trainer that `train` would run, stopped before its first step."""
+    caught: list[DistillationTrainer] = []
+
+    class Caught(Exception):
+        pass
+
+    def stop(self: DistillationTrainer, _folder: Path) -> None:
+        self.create_optimizer()
+        caught.append(self)
+        raise Caught
+
+    monkeypatch.setattr(DistillationTrainer, "resume_or_start", stop)
+    with pytest.raises(Caught):
+        train(job, folder)
+    return caught[0]
+
+
+def test_gradient_accumulation_trains_like_the_larger_batch(
+    job: Callable[..., TrainingJob], tmp_path: Path
+) -> None:
+    """Catches accumulation that is right for one step but wrong through the whole loop (steps, schedule)."""
+    small = FAST.model_copy(update={"batch_size": 108, "gradient_accumulation": 1, "epochs": 3})
+    whole = trained(job({"kd": {}}, small, dropout=False), tmp_path / "whole")
+    parts = FAST.model_copy(update={"batch_size": 25, "gradient_accumulation": 5, "epochs": 3})
+    accumulated = trained(job({"kd": {}}, parts, dropout=False), tmp_path / "parts")
+    for name in whole:
+        torch.testing.assert_close(whole[name], accumulated[name], rtol=0, atol=2e-5)
+
+
+def test_unlabelled_texts_teach_by_the_soft_term_only(
+    job: Callable[..., TrainingJob], toy_data: TaskData, tmp_path: Path
+) -> None:
+    """Catches unlabelled texts that reach the control, or that make the gold loss NaN."""
+    with_texts = trained(job({"kd": {}}), tmp_path / "with")
+    assert all(torch.isfinite(tensor).all() for tensor in with_texts.values())
+    bare = dataclasses.replace(
+        toy_data, splits={name: rows for name, rows in toy_data.splits.items() if name != "unlabelled"}
+    )
+    kd = job({"kd": {}})
+    labelled = {"topic": kd.targets["topic"][: len(bare.splits["train"])]}
+    without = trained(dataclasses.replace(kd, data={"topic": bare}, targets=labelled), tmp_path / "without")
+    assert any(not torch.equal(with_texts[name], without[name]) for name in without)
+    control = trained(job({"none": {}}), tmp_path / "control")
+    bare_control = trained(dataclasses.replace(job({"none": {}}), data={"topic": bare}), tmp_path / "bare")
+    assert all(torch.equal(control[name], bare_control[name]) for name in control)
+
+
+def test_early_stopping_keeps_the_best_validated_epoch(
+    job: Callable[..., TrainingJob], tmp_path: Path
+) -> None:
+    """Catches weights of the last epoch sold as those of the best one."""
+    patient = FAST.model_copy(update={"epochs": 30, "early_stopping": 2, "learning_rate": 3e-3})
+    folder = tmp_path / "run"
+    stopped = job({"none": {}}, patient)
+    trained(stopped, folder)
+    scores = [row["eval_score"] for row in curve(folder) if "eval_score" in row]
+    assert len(scores) < 30
+    assert scores.index(max(scores)) == len(scores) - 3
+    tokens = {"topic": _tokens(stopped, stopped.data["topic"].splits["validation"].texts)}
+    assert _validate(stopped.model, stopped, tokens)["score"] == max(scores)
+
+
+def test_the_loss_falls_and_the_topic_is_learned(job: Callable[..., TrainingJob], tmp_path: Path) -> None:
+    """Catches a loop that runs but does not learn."""
+    long = FAST.model_copy(update={"epochs": 20, "learning_rate": 3e-3})
+    trained(job({"none": {}}, long), tmp_path / "run")
+    rows = curve(tmp_path / "run")
+    losses = [row["loss"] for row in rows if "loss" in row]
+    scores = [row["eval_topic_accuracy"] for row in rows if "eval_topic_accuracy" in row]
+    assert losses[-1] < 0.5 * losses[0]
+    assert scores[-1] > 0.6
+
+
+def test_frequent_checkpoints_and_validation_do_not_change_the_weights(
+    job: Callable[..., TrainingJob], tmp_path: Path
+) -> None:
+    """Catches a checkpoint or a validation that moves the random state of the training."""
+    rare = trained(job({"kd": {}}), tmp_path / "rare")
+    often = trained(job({"kd": {}}, FAST.model_copy(update={"checkpoint_seconds": 1e-6})), tmp_path / "often")
+    assert all(torch.equal(rare[name], often[name]) for name in rare)
+    assert (
+        not list((tmp_path / "often").glob("checkpoints/*")) or (tmp_path / "often" / "checkpoints").is_dir()
+    )
+
+
+def test_only_checkpoints_with_a_marker_count(tmp_path: Path) -> None:
+    """Catches resuming from a checkpoint that a killed process left half-written."""
+    for step, complete in ((10, True), (20, True), (30, False)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if complete:
+            (folder / MARKER).touch()
+    assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-20"
+    assert not (tmp_path / "checkpoint-30").exists()
+    assert newest_checkpoint(tmp_path / "nothing") is None
