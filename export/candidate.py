@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,27 +77,34 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Student:
+    """What is exported.
+
+    Attributes:
+        model: forward(**inputs) returns a dict from task name to logits [batch, outputs].
+        config: the encoder's transformers configuration; the written one gets the task's labels.
+        tokenizer_folder: holds `tokenizer.json` and what else the tokenizer has.
+        tasks: in the order of the graph's outputs; these get their names by `name_outputs`.
+        inputs: how texts become the graph's inputs.
+    """
+
+    model: nn.Module
+    config: Any
+    tokenizer_folder: Path
+    tasks: Sequence[TaskSpec]
+    inputs: InputSpec
+
+
 def export_candidate(
-    model: nn.Module,
-    config: Any,
-    tokenizer_folder: Path,
-    tasks: Sequence[TaskSpec],
-    inputs: InputSpec,
-    *,
-    precisions: Sequence[str],
-    folder: Path,
-    opset: int | None = None,
+    student: Student, folder: Path, *, precisions: Sequence[str] = PRECISIONS, opset: int | None = None
 ) -> Candidate:
     """Write a student's graphs, tokenizer and config into a folder.
 
     Args:
-        model: forward(**inputs) returns a dict from task name to logits [batch, outputs].
-        config: the encoder's transformers configuration; the written one gets the task's labels.
-        tokenizer_folder: holds `tokenizer.json` and what else the tokenizer has.
-        tasks: in the order of the outputs; their output names are set here.
-        inputs: how texts become the graph's inputs.
-        precisions: of `PRECISIONS`.
+        student: what to export.
         folder: made if it is not there.
+        precisions: of `PRECISIONS`.
         opset: of the default domain; None for the default.
 
     Raises:
@@ -107,16 +115,16 @@ def export_candidate(
     if not precisions:
         raise UserError(f"no precision was asked for. Choose among: {', '.join(PRECISIONS)}")
     folder.mkdir(parents=True, exist_ok=True)
-    tasks = name_outputs(tasks)
-    names = _write_tokenizer(tokenizer_folder, folder)
-    _write_config(config, tasks, folder)
+    tasks = name_outputs(student.tasks)
+    names = _write_tokenizer(student.tokenizer_folder, folder)
+    _write_config(student.config, tasks, folder)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         plain = Path(scratch) / "plain.onnx"
-        export_graph(model, inputs.names, tasks, plain, opset=opset)
-        graphs = tuple(_make_graph(name, plain, folder, config) for name in dict.fromkeys(precisions))
+        export_graph(student.model, student.inputs.names, tasks, plain, opset=opset)
+        graphs = tuple(_make_graph(name, plain, folder, student.config) for name in dict.fromkeys(precisions))
     candidate = Candidate(
         tasks=tasks,
-        inputs=inputs,
+        inputs=student.inputs,
         graphs=graphs,
         files={name: hash_file(folder / name) for name in (*names, CONFIG_FILE)},
     )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from export.runners import eval_mode
 from serving.errors import UserError
 from serving.manifest import TaskSpec
 
@@ -59,7 +60,7 @@ def export_graph(
     axes = {name: {0: "batch", 1: "tokens"} for name in input_names} | {
         name: {0: "batch"} for name in outputs
     }
-    with _eval_mode(wrapper), _eager_attention(model), _expected_warnings(), torch.no_grad():
+    with eval_mode(model), _eager_attention(model), _expected_warnings(), torch.no_grad():
         try:
             torch.onnx.export(
                 wrapper,
@@ -113,16 +114,6 @@ def _check_fits(model: nn.Module) -> None:
             f"the model has {weight_bytes / 2**30:.2f} GiB of weights, but one ONNX file holds less than "
             "2 GiB. Take a smaller student: fewer layers, or a narrower checkpoint."
         )
-
-
-@contextlib.contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 @contextlib.contextmanager

@@ -104,6 +104,11 @@ def ir_version_of(path: Path) -> int:
     return int(onnx.load(path).ir_version)
 
 
+def count_int8_operators(path: Path) -> dict[str, int]:
+    """By kind, how many operators of a graph read int8 weights; empty for an fp32 graph."""
+    return _int8_operators(onnx.load(path))
+
+
 def _forget_shapes(model: onnx.ModelProto) -> None:
     """Drop the quantiser's notes on intermediate shapes.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,20 @@ Runner = Callable[[Inputs], Logits]
 DEFAULT_BATCH_SIZE = 16
 
 
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Switch dropout and the like off, and afterwards back to what each part of the model had."""
+    before = [(part, part.training) for part in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for part, was_training in before:
+            part.training = was_training
+
+
 def torch_runner(model: nn.Module) -> Runner:
-    """Run a torch model where its weights lie; the caller has put it into eval mode."""
+    """Run a torch model where its weights lie, in the mode it is in (see `eval_mode`)."""
     device = next(model.parameters()).device
 
     def run(inputs: Inputs) -> Logits:

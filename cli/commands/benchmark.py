@@ -14,12 +14,12 @@ def benchmark(
 ) -> None:
     """Time teacher, student and every artifact of a run on this machine."""
     from cli.printing import print_json, print_measurements
-    from compressor.pipeline.proving import read_measurements
     from compressor.pipeline.run import open_existing
+    from compressor.pipeline.timing import read_latency
 
     run = open_existing(place, overrides, output, stages=stages)
     run.run(run.pipeline.benchmark)
-    rows = read_measurements(run.pipeline.path(run.pipeline.benchmark))
+    rows = read_latency(run.pipeline.path(run.pipeline.benchmark))
     if as_json:
         print_json(rows)
     else:

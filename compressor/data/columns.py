@@ -103,8 +103,8 @@ def _read_column(table: Table, column: str) -> list[str]:
     if not strings.all():
         row = int(np.flatnonzero(~strings)[0])
         raise UserError(
-            f"{table.place}, {table.where_is(~strings)}: '{column}' holds {shown(values.iloc[row])}, expected "
-            f"text. Set 'text' to another column of: {_columns(table)}."
+            f"{table.place}, {table.where_is(~strings)}: '{column}' holds {shown(values.iloc[row])}, "
+            f"expected text. Set 'text' to another column of: {_columns(table)}."
         )
     if pd.to_numeric(values, errors="coerce").notna().all():
         raise UserError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import datasets
+import numpy as np
 import pandas as pd
 
 from compressor.data.splits import TEST, TRAIN, VALIDATION
@@ -101,6 +102,6 @@ def _to_table(rows: datasets.Dataset, place: str) -> Table:
 
 def _named(value: Any, names: list[str]) -> Any:
     """A class number, or several, as names; -1 (no label) becomes None."""
-    if isinstance(value, int):
+    if isinstance(value, int | np.integer):
         return names[value] if value >= 0 else None
     return [names[number] for number in value]

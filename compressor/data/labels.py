@@ -37,9 +37,10 @@ def infer_type(table: Table, column: str) -> TaskType:
     if not has_fraction.any():
         return "classification"
     if numbers.isna().any():
+        score, other = values[has_fraction].iloc[0], values[numbers.isna()].iloc[0]
         raise UserError(
-            f"{table.place}: '{column}' holds numbers like {shown(values[has_fraction].iloc[0])} but also "
-            f"{shown(values[numbers.isna()].iloc[0])}. Mend those rows, or set type: regression or classification."
+            f"{table.place}: '{column}' holds numbers like {shown(score)} but also {shown(other)}. "
+            "Mend those rows, or set type: regression or classification."
         )
     return "regression"
 

@@ -8,6 +8,7 @@ number of tasks.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ class TaskModel(nn.Module):
     Attributes:
         config: of the encoder; its label fields are those of a single task, where there is one.
         tasks: the tasks in the order of their heads.
+        takes_token_types: whether the encoder tells the first text of a pair from the second by token types.
     """
 
     def __init__(self, encoder: PreTrainedModel, heads: Mapping[str, PreTrainedModel], tasks: Sequence[TaskSpec]) -> None:
@@ -55,6 +57,8 @@ class TaskModel(nn.Module):
         for head in heads.values():
             setattr(head, head.base_model_prefix, EncoderOutput())
         self.heads = nn.ModuleDict({task.name: heads[task.name] for task in self.tasks})
+        accepted = inspect.signature(encoder.forward).parameters
+        self.takes_token_types = "token_type_ids" in accepted and getattr(self.config, "type_vocab_size", 0) > 1
 
     def forward(
         self,
@@ -68,14 +72,14 @@ class TaskModel(nn.Module):
         Args:
             input_ids: [batch, tokens].
             attention_mask: [batch, tokens], 1 for real tokens.
-            token_type_ids: [batch, tokens], for encoders that have token types.
+            token_type_ids: [batch, tokens]; ignored by encoders that know no token types.
             rows: per task the positions in the batch that belong to it; default: every row to every task.
 
         Returns:
             Per task [rows of the task, outputs]; tasks without rows are left out.
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if token_type_ids is not None:
+        if token_type_ids is not None and self.takes_token_types:
             inputs["token_type_ids"] = token_type_ids
         output = self.encoder(**inputs)
         if rows is None:
@@ -135,13 +139,8 @@ def num_encoder_parameters(model: TaskModel) -> int:
     """Parameters without the token, position and type embeddings."""
     embeddings = {
         id(parameter)
-        for module in model.encoder.modules()
-        if isinstance(module, nn.Embedding) and "embed" in type_path(model.encoder, module)
+        for name, module in model.encoder.named_modules()
+        if isinstance(module, nn.Embedding) and "embed" in name
         for parameter in module.parameters()
     }
     return sum(p.numel() for p in model.parameters() if id(p) not in embeddings)
-
-
-def type_path(root: nn.Module, wanted: nn.Module) -> str:
-    """Dotted name of a module inside another."""
-    return next((name for name, module in root.named_modules() if module is wanted), "")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from compressor.distillation.presets import Knobs, needs_teacher
 from compressor.models.resolve import checkpoint_fingerprint
 from compressor.progress import announce, log_event
 from compressor.recipe import Recipe, TeacherSettings, TrainingSettings
-from compressor.pipeline import learning, proving
+from compressor.pipeline import learning, proving, timing
 from compressor.pipeline.stages import Stage, StageStore
 from serving.hashing import hash_file
 
 CONTROL_METHODS: tuple[dict[str, Knobs], ...] = ({"none": {}}, {"kd": {}})
 _RESULT_NEUTRAL = {"checkpoint_seconds", "report_to"}
+_RECORDED_VERSIONS = ("compressor-toolchain", "torch", "transformers", "onnx", "onnxruntime")
 
 
 class Pipeline:
@@ -229,19 +231,27 @@ class Pipeline:
     @cached_property
     def measurements(self) -> Stage:
         """Parity, validation metrics, gates and golden examples of every artifact."""
+        compared = {role: stage for role, stage in self.figures.items() if not role.startswith("control-")}
+        if self.recipe.gates.teacher_metric_drop is None:
+            compared = {}
         return Stage(
             "measurements",
             1,
-            {"gates": self.recipe.gates.model_dump(mode="json"), "golden": self.recipe.export.golden},
+            {
+                "gates": self.recipe.gates.model_dump(mode="json"),
+                "golden": self.recipe.export.golden,
+                "allow_inconclusive": self.allow_inconclusive,
+            },
             lambda folder: proving.measure_candidate(
                 folder,
                 self.path(self.candidate),
                 student=self.path(self.student),
                 data=self._all_data(),
                 recipe=self.recipe,
-                figures={role: self.path(stage) for role, stage in self.figures.items()},
+                figures={role: self.path(stage) for role, stage in compared.items()},
+                allow_inconclusive=self.allow_inconclusive,
             ),
-            {"candidate": self.candidate, "data": self.data, **self.figures},
+            {"candidate": self.candidate, "data": self.data, **compared},
             label="checking that the graphs say the same",
         )
 
@@ -251,17 +261,30 @@ class Pipeline:
         return Stage(
             "bundle",
             1,
-            {"name": self.recipe.name, "allow_inconclusive": self.allow_inconclusive},
+            {"name": self.recipe.name},
             lambda folder: proving.make_bundle(
                 folder,
                 self.path(self.candidate),
                 self.path(self.measurements),
-                self.recipe,
-                allow_inconclusive=self.allow_inconclusive,
+                name=self.recipe.name,
+                provenance=self._provenance(),
             ),
             {"candidate": self.candidate, "measurements": self.measurements},
             label="assembling the bundle",
         )
+
+    @property
+    def bundle_folder(self) -> Path:
+        """Where the bundle lies inside its stage: a bundle holds nothing else than what a server needs."""
+        return self.path(self.bundle) / proving.BUNDLE_FOLDER
+
+    def _provenance(self) -> dict[str, Any]:
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "stages": {stage.name: stage.key for stage in (self.data, self.student, self.candidate, self.measurements)},
+            "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "versions": {name: metadata.version(name) for name in _RECORDED_VERSIONS},
+        }
 
     @cached_property
     def artifact_figures(self) -> Stage:
@@ -270,9 +293,7 @@ class Pipeline:
             "figures-artifacts",
             1,
             {},
-            lambda folder: proving.measure_artifacts(
-                folder, self._all_data(), self.path(self.bundle)
-            ),
+            lambda folder: proving.measure_artifacts(folder, self._all_data(), self.bundle_folder),
             {"bundle": self.bundle, "data": self.data},
             label="evaluating the artifacts",
         )
@@ -288,9 +309,9 @@ class Pipeline:
             "benchmark",
             1,
             {"benchmark": self.recipe.benchmark.model_dump(mode="json")},
-            lambda folder: proving.measure_latency(
+            lambda folder: timing.measure_latency(
                 folder,
-                self.path(self.bundle),
+                self.bundle_folder,
                 student=self.path(self.student),
                 teachers={task: self.path(stage) for task, stage in teachers.items()},
                 data=self._all_data(),

@@ -5,20 +5,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from compressor.data.batches import tokenise
-from compressor.data.splits import TaskData
-from compressor.evaluation.figures import SPLITS, checkpoint_size, write_figures
+from compressor.data.splits import TEST, VALIDATION, TaskData
+from compressor.evaluation.figures import checkpoint_size, read_logits, task_figures, write_figures
 from compressor.models.checkpoint import load_with_tokenizer
+from compressor.models.inputs import describe_inputs
 from compressor.models.predict import predict_logits
 from compressor.models.teacher import teacher_logits
 from compressor.pipeline.learning import PREDICTIONS_FILE
+from compressor.pipeline.stages import read_json, write_json
+from compressor.recipe import Recipe
+from compressor.tasks.registry import TASKS
+from export import measure as measuring
+from export.bundle import assemble_bundle
+from export.candidate import export_candidate
+from export.gates import Gate, decide_gate
+from export.measure import Limits, Sample, measure, write_measurements
+from export.statistics import paired_difference
+from serving.answers import decide
+from serving.bundle import Bundle
+from serving.manifest import read_manifest
 
+ARTIFACT_FIGURES_FILE = "figures.json"
+TEACHER_GATES_FILE = "teacher_gates.json"
+BUNDLE_FOLDER = "bundle"
 _NO_MODEL = {"parameters": None, "encoder_parameters": None, "bytes": None, "layers": None}
+_GOLDEN_TEXTS = 12
 
 
 def measure_teacher(folder: Path, data: TaskData, teacher: Path, max_length: int) -> None:
@@ -44,3 +64,104 @@ def measure_student(folder: Path, data: Mapping[str, TaskData], student: Path, m
         return predict_logits(model, tokens, task.task.name, pad_id=int(tokenizer.pad_token_id))
 
     write_figures(folder, data, ask, checkpoint_size(student))
+
+
+def export_student(folder: Path, student: Path, data: Mapping[str, TaskData], recipe: Recipe) -> None:
+    """Graphs of the student in every precision, with its tokenizer."""
+    model, tokenizer = load_with_tokenizer(student)
+    columns = next(iter(data.values())).text_columns
+    export_candidate(
+        model,
+        model.config,
+        student,
+        model.tasks,
+        describe_inputs(model, tokenizer, max_length=recipe.max_length, text_columns=columns),
+        precisions=recipe.export.precisions,
+        folder=folder,
+        opset=recipe.export.opset,
+    )
+
+
+def measure_candidate(
+    folder: Path,
+    candidate: Path,
+    *,
+    student: Path,
+    data: Mapping[str, TaskData],
+    recipe: Recipe,
+    figures: Mapping[str, Path],
+    allow_inconclusive: bool,
+) -> None:
+    """Parity, metrics and gates of every graph on validation, and the gate of the student against its teachers."""
+    model, _ = load_with_tokenizer(student)
+    limits = Limits(
+        export_logit_difference=recipe.gates.export_logit_difference,
+        quantisation_metric_drop=recipe.gates.quantisation_metric_drop,
+        allow_inconclusive=allow_inconclusive,
+    )
+    golden = None if recipe.export.golden == "synthetic" else ("validation", _real_texts(data))
+    measured = measure(candidate, model, validation_samples(data), limits=limits, golden=golden)
+    write_measurements(folder, measured)
+    limit = recipe.gates.teacher_metric_drop
+    gates = list(_teacher_gates(data, figures, limit)) if limit is not None else []
+    write_json(folder / TEACHER_GATES_FILE, msgspec.to_builtins(gates))
+
+
+def validation_samples(data: Mapping[str, TaskData]) -> dict[str, Sample]:
+    """The labelled validation texts of every task, with the metric that the task is judged by."""
+    return {name: _sample(task, VALIDATION) for name, task in data.items()}
+
+
+def _sample(data: TaskData, split: str) -> Sample:
+    rows = data.splits[split]
+    if rows.labels is None:
+        raise RuntimeError(f"the {split} split of task '{data.task.name}' has no labels")
+    return Sample(rows.texts, rows.labels, TASKS[data.task.type].metrics[data.task.metric])
+
+
+def _real_texts(data: Mapping[str, TaskData]) -> list[tuple[str, ...]]:
+    texts = [text for task in data.values() for text in task.splits[VALIDATION].texts]
+    picks = np.linspace(0, len(texts) - 1, num=min(_GOLDEN_TEXTS, len(texts))).round().astype(int)
+    return [texts[pick] for pick in picks]
+
+
+def _teacher_gates(data: Mapping[str, TaskData], figures: Mapping[str, Path], limit: float) -> Iterator[Gate]:
+    for name, task in data.items():
+        sample = _sample(task, VALIDATION)
+        student = decide(read_logits(figures["student"], name, VALIDATION), task.task)
+        teacher = decide(read_logits(figures[f"teacher-{name}"], name, VALIDATION), task.task)
+        drop, low, high = paired_difference(sample.metric, sample.labels, student, teacher)
+        yield decide_gate("teacher_metric_drop", f"student {name}", drop, limit=limit, low=low, high=high)
+
+
+def read_verdicts(folder: Path) -> list[dict[str, Any]]:
+    """All gates of `measure_candidate` as JSON values, with `artifact` and `task` apart."""
+    gates = measuring.read_measurements(folder).gates
+    teacher_gates = msgspec.convert(read_json(folder / TEACHER_GATES_FILE), list[Gate])
+    verdicts = []
+    for gate in (*gates, *teacher_gates):
+        artifact, _, task = gate.subject.partition(" ")
+        verdicts.append({**msgspec.to_builtins(gate), "artifact": artifact, "task": task})
+    return verdicts
+
+
+def make_bundle(folder: Path, candidate: Path, measurements: Path, *, name: str, provenance: Mapping[str, Any]) -> None:
+    """Join graphs and measurements to the folder that is served."""
+    target = folder / BUNDLE_FOLDER
+    if target.exists():  # left by an interrupted call
+        shutil.rmtree(target)
+    measured = measuring.read_measurements(measurements)
+    version = measurements.name.rpartition("-")[2]
+    assemble_bundle(candidate, measured, target, name=name, version=version, provenance=provenance)
+
+
+def measure_artifacts(folder: Path, data: Mapping[str, TaskData], bundle: Path) -> None:
+    """Test figures of every artifact, asked through the code that serves."""
+    figures = {}
+    for artifact in read_manifest(bundle).artifacts:
+        loaded = Bundle.load(bundle, artifact.precision, check=False)
+        figures[artifact.precision] = {
+            name: task_figures(task, loaded.run(loaded.encode(task.splits[TEST].texts), [name])[name])
+            for name, task in data.items()
+        }
+    write_json(folder / ARTIFACT_FIGURES_FILE, figures)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from compressor.pipeline.graph import Pipeline, needed_for, run_stages
+from compressor.pipeline.proving import BUNDLE_FOLDER, read_verdicts
 from compressor.pipeline.stages import Stage, StageStore, write_json
 from compressor.progress import log_event
 from compressor.recipe import Recipe
@@ -108,7 +109,11 @@ class RunFolder:
                 if any(gate["verdict"] == "inconclusive" for gate in failed)
                 else ""
             )
-            raise GateFailed("; ".join(lines) + f".{hint} Everything measured is in {self.folder / PAGE_FILE}")
+            raise GateFailed("; ".join(lines) + f".{hint} Everything measured is in {self.folder}")
+
+    def check_verdicts(self) -> None:
+        """`check_gates` on the gates alone, before there is a report."""
+        self.check_gates({"gates": read_verdicts(self.pipeline.path(self.pipeline.measurements))})
 
     def _link(self) -> None:
         pipeline = self.pipeline
@@ -121,16 +126,16 @@ class RunFolder:
         self._point("student", pipeline.student)
         for name, stage in pipeline.controls.items():
             self._point(f"controls/{name}", stage)
-        self._point("bundle", pipeline.bundle)
+        self._point("bundle", pipeline.bundle, inside=BUNDLE_FOLDER)
 
-    def _point(self, name: str, stage: Stage) -> None:
+    def _point(self, name: str, stage: Stage, inside: str = "") -> None:
         if not self.pipeline.store.is_done(stage):
             return
         link = self.folder / name
         link.parent.mkdir(parents=True, exist_ok=True)
         aside = link.with_name(f".{link.name}.{os.getpid()}")
         aside.unlink(missing_ok=True)
-        aside.symlink_to(os.path.relpath(self.pipeline.path(stage), link.parent), target_is_directory=True)
+        aside.symlink_to(os.path.relpath(self.pipeline.path(stage) / inside, link.parent), target_is_directory=True)
         if link.is_dir() and not link.is_symlink():
             shutil.rmtree(link)
         aside.replace(link)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from compressor.distillation.training import DECISION_FILE, HISTORY_FILE
 from compressor.evaluation.figures import FIGURES_FILE
 from compressor.pipeline.learning import PREDICTIONS_FILE, load_data
-from compressor.pipeline.proving import ARTIFACT_FIGURES_FILE, read_measurements, read_verdicts
+from compressor.pipeline.proving import ARTIFACT_FIGURES_FILE, read_verdicts
 from compressor.pipeline.stages import Stage, read_json
+from compressor.pipeline.timing import read_latency
 from serving.bundle import Bundle
 from serving.doctor import examine
 from serving.manifest import read_manifest
@@ -40,7 +41,7 @@ def assemble_report(pipeline: Pipeline, seconds: Mapping[str, float]) -> dict[st
         JSON values; `docs/report.md` describes the fields.
     """
     recipe = pipeline.recipe
-    bundle = pipeline.path(pipeline.bundle)
+    bundle = pipeline.bundle_folder
     report: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "name": recipe.name,
@@ -53,7 +54,7 @@ def assemble_report(pipeline: Pipeline, seconds: Mapping[str, float]) -> dict[st
             name: _student(pipeline, f"control-{name}", stage) for name, stage in pipeline.controls.items()
         },
         "artifacts": _artifacts(pipeline, bundle),
-        "measurements": read_measurements(pipeline.path(pipeline.benchmark)),
+        "measurements": read_latency(pipeline.path(pipeline.benchmark)),
         "gates": read_verdicts(pipeline.path(pipeline.measurements)),
         "intervals_over": "examples",
         "environment": describe_environment(),

@@ -74,7 +74,7 @@ def f1_per_class(student: PerClass, teacher: PerClass) -> Figure:
     drawn = sorted(student, key=lambda c: c["f1"])[:_MOST_DRAWN][::-1]
     taught = {c["label"]: c["f1"] for c in teacher}
     pairs = [(place, c["f1"], taught[c["label"]]) for place, c in enumerate(drawn) if c["label"] in taught]
-    look = layout("F1 on the test split", "", height=110 + 26 * len(drawn))
+    look = layout("", "F1 on the test split", height=110 + 26 * len(drawn), legend_entries=2)
     lowest = min([c["f1"] for c in drawn] + [other for _, _, other in pairs])
     look["xaxis"]["range"] = [max(-0.02, lowest - 0.08), 1.02]
     look["yaxis"] |= {
@@ -83,7 +83,6 @@ def f1_per_class(student: PerClass, teacher: PerClass) -> Figure:
         "range": [-0.7, len(drawn) - 0.3],
         "showgrid": False,
     }
-    look["showlegend"] = True
     dots = [_dots("student", [(place, c["f1"]) for place, c in enumerate(drawn)])]
     if pairs:
         dots = [_links(pairs), _dots("teacher", [(place, other) for place, _, other in pairs]), *dots]
@@ -110,7 +109,12 @@ def _dots(name: str, points: Sequence[tuple[int, float]]) -> Figure:
         "name": name,
         "x": [value for _, value in points],
         "y": [place for place, _ in points],
-        "marker": {"size": 10, "color": colour(name), "symbol": symbol, "line": {"width": 2}},
+        "marker": {
+            "size": 10,
+            "color": colour(name),
+            "symbol": symbol,
+            "line": {"width": 2, "color": colour(name)},
+        },
         "hovertemplate": f"{name}: %{{x:.3f}}<extra></extra>",
     }
 

@@ -9,7 +9,7 @@ from typing import Any
 from compressor.report.plots import Figure, colour, layout, shown
 from compressor.report.wording import is_known, plain_metric
 
-_DASHES = {"control": "dot"}
+_DASHES = ("solid", "dash", "dashdot")
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,14 @@ class Training:
         kind: teacher, student or control.
         tasks: that it learned.
         facts: the report's mapping, with `curve`.
+        dash: of its line; tells the teachers of several tasks apart, and controls from the student.
     """
 
     name: str
     kind: str
     tasks: tuple[str, ...]
     facts: Mapping[str, Any]
+    dash: str = "solid"
 
     def points(self, key: str) -> tuple[list[float], list[float]]:
         """Epochs and values of one logged figure."""
@@ -47,11 +49,13 @@ def trainings(report: Mapping[str, Any]) -> list[Training]:
 
 
 def _of_model(name: str, found: Mapping[str, Any], tasks: tuple[str, ...]) -> Iterator[Training]:
-    for task, facts in found.items():
+    for place, (task, facts) in enumerate(found.items()):
         if facts:
             is_single = not task or len(tasks) == 1
             label = name if is_single else f"{name}, {task}"
-            yield Training(label, name.partition(":")[0], (task,) if task else tasks, facts)
+            kind = name.partition(":")[0]
+            dash = "dot" if kind == "control" else _DASHES[place % len(_DASHES)]
+            yield Training(label, kind, (task,) if task else tasks, facts, dash)
 
 
 def learning_curves(report: Mapping[str, Any]) -> list[Figure]:
@@ -85,9 +89,8 @@ def _drawn(found: Sequence[Training], key: str, title: str) -> Figure | None:
     traces = [trace for trace in traces if trace["x"]]
     if not traces:
         return None
-    drawn = layout("epoch", title, height=320)
+    drawn = layout("epoch", title, height=320, legend_entries=len(traces))
     drawn["xaxis"]["rangemode"] = "tozero"
-    drawn["showlegend"] = True
     return {"data": traces, "layout": drawn}
 
 
@@ -98,7 +101,7 @@ def _trace(training: Training, epochs: list[float], values: list[float]) -> Figu
         "name": shown(training.name),
         "x": epochs,
         "y": values,
-        "line": {"color": colour(training.kind), "width": 2, "dash": _DASHES.get(training.kind, "solid")},
+        "line": {"color": colour(training.kind), "width": 2, "dash": training.dash},
         "marker": {"size": 6},
         "hovertemplate": f"{shown(training.name)}: %{{y:.4g}} at epoch %{{x:.2f}}<extra></extra>",
     }

@@ -12,11 +12,11 @@ from compressor.report.wording import MISSING, compact, count, duration
 _NAMES = {
     "cpu_model": "CPU",
     "cpu_features": "instruction sets",
-    "cpus": "CPUs available",
+    "cpus": "CPUs of the machine",
+    "available_cpus": "CPUs for this run",
     "cpu_quota": "CPU quota",
     "memory_bytes": "memory",
     "load_average": "load average",
-    "cpu_set": "CPU set",
 }
 
 

@@ -21,6 +21,7 @@ from compressor.report.wording import (
 
 # Other precisions are made from this one: its gates are theirs too.
 REFERENCE = "fp32"
+_ALL_PASSED = {1: "its one gate passed", 2: "both of its gates passed"}
 
 
 def headline(report: Mapping[str, Any]) -> str:
@@ -40,10 +41,10 @@ def trust(report: Mapping[str, Any], view: Overview) -> str:
     undecided = [gate for gate in own if gate["verdict"] == "inconclusive"]
     parts = [
         *([f"do not rely on it: {_count(failed, len(own), 'failed')}"] if failed else []),
-        *([_count(undecided, len(own), "could not be decided with this few texts")] if undecided else []),
+        *([_count(undecided, len(own), "could not be decided with so few texts")] if undecided else []),
     ]
     if not parts:
-        parts = ["its one gate passed" if len(own) == 1 else f"all {len(own)} of its gates passed"]
+        parts = [_ALL_PASSED.get(len(own), f"all {len(own)} of its gates passed")]
     others = sorted(
         {g["artifact"] for g in gates if not _concerns(g, view.answer) and g["verdict"] != "passed"}
     )
@@ -105,4 +106,10 @@ def _loss(view: Overview) -> str:
 
 def _score_in_words(task: str, score: Score, teacher: Score | None) -> str:
     own = " ".join(part for part in (task, plain_metric(score.metric), score_text(score)) if part)
-    return f"{own} against the teacher's {score_text(teacher)}" if teacher else own
+    if teacher is None:
+        return own
+    return (
+        f"{own} (teacher {score_text(teacher)})"
+        if task
+        else f"{own} against the teacher's {score_text(teacher)}"
+    )

@@ -6,6 +6,7 @@ The page's policy forbids every request, and all texts are escaped: labels and e
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -72,12 +73,20 @@ def _assets() -> dict[str, str]:
     }
 
 
+def _moment(created: str | None) -> str:
+    """`2026-03-02 14:07 UTC+01:00`; as it is when it is no date."""
+    try:
+        return f"{datetime.fromisoformat(created or ''):%Y-%m-%d %H:%M %Z}".strip()
+    except ValueError:
+        return created or ""
+
+
 def _content(report: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that the template shows, as text, tables and figures."""
     view = overview(report)
     return {
         "name": report.get("name") or "report",
-        "created": str(report.get("created") or ""),
+        "created": _moment(report.get("created")),
         "headline": headline(report),
         "tiles": tiles(report, view),
         "tradeoffs": [

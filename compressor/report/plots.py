@@ -21,6 +21,8 @@ COLOURS = {
 }
 INK, QUIET, GRID, FAINT = "#1f2430", "#5c6370", "#e7e9ee", "#c3c8d1"
 _LONGEST_TEXT = 28
+_LEGEND_LINE = 22
+_NAMES_PER_LINE = 3
 
 
 def colour(name: str) -> str:
@@ -34,13 +36,14 @@ def shown(text: str) -> str:
     return html.escape(cut, quote=False)
 
 
-def layout(across: str, up: str, *, height: int) -> Figure:
+def layout(across: str, up: str, *, height: int, legend_entries: int = 0) -> Figure:
     """The quiet look that all drawings have.
 
     Args:
         across: title of the x axis.
         up: title of the drawing, which names its y axis.
         height: in pixels; the width is the page's.
+        legend_entries: how many names stand between title and drawing.
     """
     axis = {
         "gridcolor": GRID,
@@ -52,21 +55,20 @@ def layout(across: str, up: str, *, height: int) -> Figure:
     }
     return {
         "height": height,
-        "margin": {"l": 48, "r": 16, "t": 44, "b": 52},
+        "margin": {"l": 48, "r": 16, "t": 40 + _LEGEND_LINE * -(-legend_entries // _NAMES_PER_LINE), "b": 52},
         "font": {
-            "family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif",
+            "family": "-apple-system, Segoe UI, Roboto, Helvetica Neue, Arial, Liberation Sans, sans-serif",
             "size": 13,
             "color": INK,
         },
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "title": {"text": up, "x": 0, "xref": "container", "font": {"size": 14}, "y": 0.98, "yanchor": "top"},
-        "xaxis": {**axis, "title": {"text": across, "font": {"color": QUIET}}, "showline": True},
+        "xaxis": {**axis, "title": {"text": across, "font": {"color": QUIET, "size": 13}}, "showline": True},
         "yaxis": {**axis, "title": {"text": ""}},
-        "showlegend": False,
+        "showlegend": legend_entries > 0,
         "legend": {"orientation": "h", "x": 0, "y": 1.01, "yanchor": "bottom"},
         "hoverlabel": {"align": "left"},
         "dragmode": False,
         "annotations": [],
-        "shapes": [],
     }

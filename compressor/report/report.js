@@ -1,25 +1,28 @@
-// Draws every figure into its place. On narrow screens the names beside the points become a legend.
+// Draws every figure into its place. On narrow screens the names in the drawing become a legend.
 "use strict";
 
 (() => {
+  const LEGEND_LINE = 19;
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const narrow = window.matchMedia("(max-width: 640px)");
 
-  const fitted = (layout) => {
+  const fitted = ({ data, layout }) => {
     if (!narrow.matches) return layout;
-    const hasPointLabels = layout.annotations.some((note) => note.name === "point");
+    const named = data.filter((trace) => trace.showlegend !== false).length;
+    const top = 48 + LEGEND_LINE * named;
     return {
       ...layout,
-      annotations: layout.annotations.filter((note) => note.name !== "point"),
-      showlegend: layout.showlegend || hasPointLabels,
-      margin: { ...layout.margin, l: 36, r: 8 },
+      annotations: [],
+      showlegend: true,
+      height: layout.height + top - layout.margin.t,
+      margin: { ...layout.margin, l: 36, r: 8, t: top },
     };
   };
 
   const draw = () => {
     for (const place of document.querySelectorAll("[data-figure]")) {
-      const { data, layout } = figures[Number(place.dataset.figure)];
-      Plotly.react(place, data, fitted(layout), { displayModeBar: false, responsive: true });
+      const figure = figures[Number(place.dataset.figure)];
+      Plotly.react(place, figure.data, fitted(figure), { displayModeBar: false, responsive: true });
     }
   };
 

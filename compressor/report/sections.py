@@ -22,9 +22,9 @@ from compressor.report.wording import (
 
 TOO_FEW = "too few samples"
 _GATES = {
-    "export_logit_difference": "fp32 graph against torch, largest logit difference",
-    "quantisation_metric_drop": "drop of the metric against the fp32 student, validation",
-    "teacher_metric_drop": "drop of the metric against the teacher, validation",
+    "export_logit_difference": "largest logit difference between fp32 graph and torch",
+    "quantisation_metric_drop": "metric lost against the fp32 student on validation",
+    "teacher_metric_drop": "metric lost against the teacher on validation",
 }
 _VERDICTS = {"passed": "✓ passed", "failed": "✗ failed", "inconclusive": "? inconclusive"}
 _VARIANTS = {"bundle": "student (bundle)"}
@@ -38,7 +38,7 @@ def gates_table(report: Report) -> Table | None:
     rows = tuple(
         (
             _VERDICTS.get(gate["verdict"], gate["verdict"]),
-            _GATES.get(gate["name"], gate["name"]),
+            ": ".join(filter(None, (gate["name"], _GATES.get(gate["name"])))),
             gate.get("task") or MISSING,
             gate.get("artifact") or MISSING,
             compact(gate.get("limit")),
@@ -80,7 +80,7 @@ def parity_table(report: Report) -> Table | None:
         "mean",
         "same answer",
         "texts",
-        "difference made by neighbours in a batch",
+        "batch effect",
         "int8 operators",
     )
     return Table(columns, rows, text_columns=2) if rows else None
@@ -212,7 +212,11 @@ def recipe_yaml(report: Report) -> str:
 def stages_table(report: Report) -> Table | None:
     """What was run, in order, and for how long."""
     rows = tuple(
-        (stage["name"], stage.get("key") or MISSING, duration(stage.get("seconds")) if stage.get("seconds") != 0 else "reused")
+        (
+            stage["name"],
+            stage.get("key") or MISSING,
+            duration(stage.get("seconds")) if stage.get("seconds") != 0 else "reused",
+        )
         for stage in report.get("stages") or []
     )
     return Table(("stage", "key", "time"), rows, text_columns=2) if rows else None

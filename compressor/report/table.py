@@ -80,5 +80,5 @@ def _cells(view: Overview, variant: Variant) -> tuple[str, ...]:
         millions(variant.parameters),
         *(score_text(variant.scores.get(task)) for task in view.tasks),
         milliseconds(variant.p50_ms),
-        times(view.speed_up(variant)),
+        "baseline" if variant is view.baseline else times(view.speed_up(variant)),
     )

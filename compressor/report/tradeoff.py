@@ -21,18 +21,17 @@ def accuracy_against_latency(view: Overview, task: str) -> Figure | None:
     if not timed:
         return None
     largest = max((v.num_bytes or 0 for v in timed), default=0) or 1
-    drawn = layout(
-        f"median time of one call in ms ({view.point})", _title(timed[0].scores[task].metric), height=440
-    )
-    drawn["xaxis"]["range"] = [0, max(v.p50_ms or 0.0 for v in timed) * 1.18]
+    title = _title(timed[0].scores[task].metric)
+    drawn = layout(f"p50 of one call in ms, {view.point}", title, height=420)
+    right = max(v.p50_ms or 0.0 for v in timed) * 1.18
+    drawn["xaxis"]["range"] = [0, right]
     drawn["annotations"] = [
         _label(variant, task, is_above=place % 2 == 0) for place, variant in enumerate(timed)
     ]
-    for control in view.of_kind("control"):
-        if task in control.scores:
-            drawn["shapes"].append(_line(control.scores[task]))
-            drawn["annotations"].append(_line_label(control, control.scores[task]))
-    return {"data": [_point(variant, task, largest) for variant in timed], "layout": drawn}
+    controls = [control for control in view.of_kind("control") if task in control.scores]
+    drawn["annotations"] += [_line_label(control, task) for control in controls]
+    lines = [_line(control, task, right) for control in controls]
+    return {"data": [*lines, *(_point(variant, task, largest) for variant in timed)], "layout": drawn}
 
 
 def _title(metric: str) -> str:
@@ -74,7 +73,6 @@ def _label(variant: Variant, task: str, *, is_above: bool) -> Figure:
     low, high = _ends(variant.scores[task])
     size = f"{megabytes(variant.num_bytes)}, " if variant.num_bytes else ""
     return {
-        "name": "point",
         "x": variant.p50_ms,
         "y": high if is_above else low,
         "text": f"<b>{shown(variant.name)}</b><br>{size}{milliseconds(variant.p50_ms)} ms",
@@ -85,22 +83,23 @@ def _label(variant: Variant, task: str, *, is_above: bool) -> Figure:
     }
 
 
-def _line(score: Score) -> Figure:
+def _line(control: Variant, task: str, right: float) -> Figure:
+    """A control's level across the whole plot: it was not timed, being the student's like."""
+    score = control.scores[task]
     return {
-        "type": "line",
-        "xref": "paper",
-        "x0": 0,
-        "x1": 1,
-        "y0": score.value,
-        "y1": score.value,
+        "type": "scatter",
+        "mode": "lines",
+        "name": shown(control.name),
+        "x": [0, right],
+        "y": [score.value, score.value],
         "line": {"color": colour("control"), "width": 1.2, "dash": "dash"},
-        "layer": "below",
+        "hovertemplate": f"<b>{shown(control.name)}</b><br>{score_text(score)}<extra></extra>",
     }
 
 
-def _line_label(control: Variant, score: Score) -> Figure:
+def _line_label(control: Variant, task: str) -> Figure:
+    score = control.scores[task]
     return {
-        "name": "line",
         "xref": "paper",
         "x": 1,
         "xanchor": "right",

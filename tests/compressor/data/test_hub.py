@@ -53,6 +53,13 @@ def test_class_numbers_become_the_declared_names() -> None:
     assert notices == []
 
 
+def test_a_single_missing_label_stays_missing() -> None:
+    """Number -1 taken as a position would be the last class."""
+    loaded = datasets.DatasetDict({"train": rows([1, -1, 0])})
+    tables, _ = read_hub(HubId("org/name"), load=lambda *_, **__: loaded)
+    assert tables["train"].frame["label"].isna().tolist() == [False, True, False]
+
+
 def test_lists_of_class_numbers_become_names() -> None:
     """The multilabel sets of the hub hold lists of numbers."""
     features = datasets.Features(

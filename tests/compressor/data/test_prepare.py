@@ -35,7 +35,7 @@ def keys_of(data: TaskData, *splits: str) -> set[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Train with copies of a validation text (a2), a test text (b3) and itself; validation with a test text."""
+    """Train with copies of a validation text (a2), a test text (b3) and itself; b9 in both others."""
     write(tmp_path / "train.jsonl", labelled("a1 a2 A2? a4 a4 b1 b2 b3") + labelled("a4", "b"))
     write(tmp_path / "validation.jsonl", labelled("a2 b8 b9"))
     write(tmp_path / "test.jsonl", labelled("b3 a8 b9."))

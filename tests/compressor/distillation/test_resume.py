@@ -1,0 +1,131 @@
+"""A real kill -9, and the same command again: the weights must be those of an uninterrupted run."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+# Saving is slowed down so that a kill in the middle of a checkpoint is certain and not a matter of luck.
+CHILD = """
+import json, sys, time
+from pathlib import Path
+import numpy as np, torch
+from compressor.data.splits import load_task_data, training_texts
+from compressor.distillation.plan import build_plan
+from compressor.distillation.training import TrainingJob, train
+from compressor.models.initialise import load_tokenizer, pretrained_model
+from compressor.recipe import TrainingSettings
+
+folder, data_folder, checkpoint = map(Path, sys.argv[1:4])
+save = torch.save
+def slow_save(*args, **kwargs):
+    time.sleep(0.03)
+    save(*args, **kwargs)
+torch.save = slow_save
+data = load_task_data(data_folder)
+settings = TrainingSettings(epochs=4, learning_rate=1e-3, batch_size=8, gradient_accumulation=2, dtype="fp32",
+                            device="cpu", threads=1, early_stopping=3, checkpoint_seconds=float(sys.argv[4]))
+targets = np.random.default_rng(0).normal(size=(len(training_texts(data)), 3)).astype(np.float32)
+job = TrainingJob(pretrained_model(str(checkpoint), [data.task], layers=2, seed=0), load_tokenizer(str(checkpoint)),
+                  {"topic": data}, {"topic": targets}, build_plan({"kd": {}}, patience=3), settings, 32, 0, "toy")
+train(job, folder)
+"""
+
+
+def start(folder: Path, data: Path, checkpoint: Path, seconds: float) -> subprocess.Popen[bytes]:
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, "-c", CHILD, str(folder), str(data), str(checkpoint), str(seconds)]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def checkpoints(folder: Path, *, complete: bool) -> list[Path]:
+    found = (folder / "checkpoints").glob("checkpoint-*")
+    return [path for path in found if (path / "complete").is_file() is complete]
+
+
+def kill_when(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> bool:
+    """Kill as soon as the condition holds; False if the process ended before."""
+    while process.poll() is None:
+        if condition():
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return True
+        time.sleep(0.001)
+    assert process.returncode == 0
+    return False
+
+
+@pytest.fixture
+def reference(tmp_path: Path, toy_data: object, checkpoint: Callable[..., Path]) -> tuple[Path, Path, Path]:
+    """An uninterrupted run, and the data and checkpoint that it read."""
+    from compressor.data.splits import TaskData, save_task_data
+
+    assert isinstance(toy_data, TaskData)
+    save_task_data(tmp_path / "data", toy_data)
+    folder = checkpoint()
+    process = start(tmp_path / "whole", tmp_path / "data", folder, 3600.0)
+    assert process.wait() == 0
+    return tmp_path / "whole", tmp_path / "data", folder
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    expected, found = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
+    assert expected.keys() == found.keys()
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+    curves = [json.loads((folder / "history.json").read_text())["curve"] for folder in (first, second)]
+    evaluated = [[row for row in curve if "eval_score" in row] for curve in curves]
+    assert evaluated[0] == evaluated[1]
+
+
+def test_killed_between_and_inside_checkpoints_it_ends_with_the_same_weights(
+    reference: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    """Catches lost random states, optimizer moments, batches, early-stopping counters, and half-written checkpoints."""
+    whole, data, checkpoint = reference
+    folder = tmp_path / "killed"
+    inside = kill_when(
+        start(folder, data, checkpoint, 0.05),
+        lambda: bool(checkpoints(folder, complete=True) and checkpoints(folder, complete=False)),
+    )
+    assert inside
+    assert checkpoints(folder, complete=False)
+    before = {path.name for path in checkpoints(folder, complete=True)}
+    later = kill_when(
+        start(folder, data, checkpoint, 0.05),
+        lambda: bool({path.name for path in checkpoints(folder, complete=True)} - before),
+    )
+    assert later
+    assert start(folder, data, checkpoint, 0.05).wait() == 0
+    assert_same_run(whole, folder)
+
+
+@pytest.mark.slow
+def test_a_storm_of_kills_at_random_moments_changes_nothing(
+    reference: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    """Catches a moment that the two chosen ones missed."""
+    whole, data, checkpoint = reference
+    folder, moments, kills = tmp_path / "storm", random.Random(0), 0
+    for _ in range(30):
+        process = start(folder, data, checkpoint, 0.02)
+        try:
+            assert process.wait(timeout=moments.uniform(2.0, 9.0)) == 0
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+    assert kills >= 2
+    assert start(folder, data, checkpoint, 0.02).wait() == 0
+    assert_same_run(whole, folder)
