@@ -60,7 +60,7 @@ def export_graph(
     axes = {name: {0: "batch", 1: "tokens"} for name in input_names} | {
         name: {0: "batch"} for name in outputs
     }
-    with eval_mode(model), _eager_attention(model), _expected_warnings(), torch.no_grad():
+    with eval_mode(wrapper), _eager_attention(model), _expected_warnings(), torch.no_grad():
         try:
             torch.onnx.export(
                 wrapper,

@@ -21,7 +21,7 @@ from export.candidate import Candidate, Graph, read_candidate
 from export.gates import Gate, decide_gate, has_passed
 from export.golden_texts import golden_texts
 from export.parity import INVARIANCE_LIMIT, compare, measure_batch_difference
-from export.runners import DEFAULT_BATCH_SIZE, Runner, run_texts, session_runner, torch_runner
+from export.runners import DEFAULT_BATCH_SIZE, Runner, eval_mode, run_texts, session_runner, torch_runner
 from export.statistics import Metric, bootstrap_interval, paired_difference
 from serving.answers import decide
 from serving.errors import UserError
@@ -66,7 +66,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ArtifactMeasurements(msgspec.Struct, frozen=True, kw_only=True):
-    """What was measured of one graph; the fields are those of `serving.manifest.Artifact`, and two more.
+    """What was measured of one graph; the fields are those of `serving.manifest.Artifact`, and its gates.
 
     Attributes:
         precision: of the graph.
@@ -76,7 +76,6 @@ class ArtifactMeasurements(msgspec.Struct, frozen=True, kw_only=True):
         batch_difference: largest logit difference of a text alone and among others.
         tolerance: allowed when golden examples are replayed.
         passed: whether its gates passed.
-        latency_seconds: median of one text alone on one thread; only to choose the default artifact.
     """
 
     precision: str
@@ -86,7 +85,6 @@ class ArtifactMeasurements(msgspec.Struct, frozen=True, kw_only=True):
     batch_difference: float
     tolerance: float
     passed: bool
-    latency_seconds: float
 
     @property
     def is_batch_invariant(self) -> bool:
@@ -100,6 +98,7 @@ class Measurements(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         artifacts: in the order of the candidate's graphs.
         student: per task, the torch student's metric on the same sample.
+        latency_seconds: per precision, the median of one text alone on one thread; to choose the default.
         default_artifact: the fastest that passed; the first one where none did.
         golden: examples for every artifact.
         cpu_features: of the CPU that measured.
@@ -107,6 +106,7 @@ class Measurements(msgspec.Struct, frozen=True, kw_only=True):
 
     artifacts: tuple[ArtifactMeasurements, ...]
     student: dict[str, Interval]
+    latency_seconds: dict[str, float]
     default_artifact: str
     golden: Golden
     cpu_features: tuple[str, ...]
@@ -129,7 +129,7 @@ def measure(
 
     Args:
         candidate_folder: as `export_candidate` wrote it; nothing in it is changed.
-        model: the student, in eval mode.
+        model: the student.
         samples: per task, labelled validation texts.
         limits: of the gates; None for the defaults.
         golden: texts of the golden examples and where they come from; None for synthetic ones.
@@ -141,18 +141,14 @@ def measure(
     limits = limits or Limits()
     _check_samples(candidate, samples)
     encoder = TextEncoder.load(candidate_folder / TOKENIZER_FILE, candidate.inputs)
-    bench = _Bench(candidate, encoder, samples, torch_runner(model))
-    models = {
-        graph.precision: _load(candidate_folder, graph, candidate, encoder) for graph in candidate.graphs
-    }
+    models = {g.precision: _load(candidate_folder, g, candidate, encoder) for g in candidate.graphs}
+    with eval_mode(model):
+        bench = _Bench(candidate, encoder, samples, torch_runner(model))
+        artifacts = tuple(_measure_artifact(bench, name, loaded, limits) for name, loaded in models.items())
     latencies = time_alone(
         {name: session_runner(loaded.session, candidate.tasks) for name, loaded in models.items()},
         encoder,
         bench.texts,
-    )
-    artifacts = tuple(
-        _measure_artifact(bench, precision, loaded, limits, latencies[precision])
-        for precision, loaded in models.items()
     )
     source, texts = golden or ("synthetic", golden_texts(candidate.inputs.text_columns))
     encodings = encoder.encode(texts)
@@ -160,7 +156,8 @@ def measure(
     return Measurements(
         artifacts=artifacts,
         student={name: _interval(bench, name, bench.student[name]) for name in samples},
-        default_artifact=_fastest(artifacts),
+        latency_seconds=latencies,
+        default_artifact=_fastest(artifacts, latencies),
         golden=record_golden(texts, encoder, candidate.tasks, logits, source=source),
         cpu_features=cpu_features(),
     )
@@ -202,7 +199,7 @@ class _Bench:
 
 
 def _measure_artifact(
-    bench: _Bench, precision: str, loaded: OnnxModel, limits: Limits, latency_seconds: float
+    bench: _Bench, precision: str, loaded: OnnxModel, limits: Limits
 ) -> ArtifactMeasurements:
     run = session_runner(loaded.session, loaded.tasks)
     tasks = loaded.tasks
@@ -219,7 +216,6 @@ def _measure_artifact(
         batch_difference=batch_difference,
         tolerance=_tolerance(precision, batch_difference, parity),
         passed=has_passed(gates, allow_inconclusive=limits.allow_inconclusive),
-        latency_seconds=latency_seconds,
     )
 
 
@@ -270,11 +266,9 @@ def _tolerance(precision: str, batch_difference: float, parity: Mapping[str, Par
     return max(MIN_TOLERANCE, batch_difference, *(found.mean_difference for found in parity.values()))
 
 
-def _fastest(artifacts: Sequence[ArtifactMeasurements]) -> str:
-    passed = [artifact for artifact in artifacts if artifact.passed]
-    if not passed:
-        return artifacts[0].precision
-    return min(passed, key=lambda artifact: artifact.latency_seconds).precision
+def _fastest(artifacts: Sequence[ArtifactMeasurements], latencies: Mapping[str, float]) -> str:
+    passed = [artifact.precision for artifact in artifacts if artifact.passed]
+    return min(passed, key=latencies.__getitem__) if passed else artifacts[0].precision
 
 
 def _load(folder: Path, graph: Graph, candidate: Candidate, encoder: TextEncoder) -> OnnxModel:

@@ -26,6 +26,8 @@ from compressor.models.task_model import TaskModel, new_head
 from serving.errors import UserError
 from serving.manifest import TaskSpec
 
+transformers_logging.disable_progress_bar()  # loading takes a second; our own bars tell of what lasts
+
 # What transformers, huggingface_hub and safetensors raise for files that are missing, cut or wrong.
 LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 

@@ -5,7 +5,7 @@ Whatever the teacher, its outputs are matched to the data's labels by name, neve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,7 +13,6 @@ import numpy as np
 
 from compressor.data.batches import tokenise
 from compressor.data.files import read_table
-from compressor.data.leakage import normalise
 from compressor.models.checkpoint import load_with_tokenizer, save_checkpoint, with_tasks
 from compressor.models.initialise import finetuned_model, load_tokenizer
 from compressor.models.predict import predict_logits
@@ -118,10 +117,15 @@ def stored_logits(path: Path, texts: Sequence[tuple[str, ...]], task: TaskSpec, 
         values = frame[wanted].to_numpy(dtype=np.float64)
     except ValueError as error:
         raise UserError(f"the teacher predictions '{path}' hold something that is no number ({error}).") from error
-    keys = [tuple(normalise(str(part)) for part in row) for row in frame[list(columns)].itertuples(index=False)]
+    keys = [_key(map(str, row)) for row in frame[list(columns)].itertuples(index=False)]
     known = dict(zip(keys, _to_logits(values, task, path), strict=True))
     absent = np.full(task.num_outputs, np.nan)
-    return np.array([known.get(tuple(normalise(part) for part in text), absent) for text in texts], dtype=np.float32)
+    return np.array([known.get(_key(text), absent) for text in texts], dtype=np.float32)
+
+
+def _key(text: Iterable[str]) -> tuple[str, ...]:
+    """Texts that differ in the width of white space alone are the same."""
+    return tuple(" ".join(part.split()) for part in text)
 
 
 def _to_logits(values: np.ndarray, task: TaskSpec, path: Path) -> np.ndarray:

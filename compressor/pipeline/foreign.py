@@ -21,7 +21,7 @@ from compressor.progress import announce
 from compressor.recipe import GateSettings, TaskSettings, TeacherSettings
 from compressor.tasks.registry import TASKS
 from export.bundle import assemble_bundle
-from export.candidate import export_candidate
+from export.candidate import Student, export_candidate
 from export.gates import Gate
 from export.measure import Limits, Sample, measure
 from export.verify import Claim, verify
@@ -66,15 +66,14 @@ def export_model(
     loaded, tokenizer = load_with_tokenizer(checkpoint)
     spec = loaded.tasks[0]
     candidate = output / "candidate"
-    export_candidate(
-        loaded,
-        loaded.config,
-        checkpoint,
-        [spec],
-        describe_inputs(loaded, tokenizer, max_length=max_length, text_columns=data.text_columns),
-        precisions=precisions,
-        folder=candidate,
+    student = Student(
+        model=loaded,
+        config=loaded.config,
+        tokenizer_folder=checkpoint,
+        tasks=(spec,),
+        inputs=describe_inputs(loaded, tokenizer, max_length=max_length, text_columns=data.text_columns),
     )
+    export_candidate(student, candidate, precisions=precisions)
     limits = gates or GateSettings()
     measured = measure(
         candidate,

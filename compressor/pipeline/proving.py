@@ -26,7 +26,7 @@ from compressor.recipe import Recipe
 from compressor.tasks.registry import TASKS
 from export import measure as measuring
 from export.bundle import assemble_bundle
-from export.candidate import export_candidate
+from export.candidate import Student, export_candidate
 from export.gates import Gate, decide_gate
 from export.measure import Limits, Sample, measure, write_measurements
 from export.statistics import paired_difference
@@ -70,16 +70,14 @@ def export_student(folder: Path, student: Path, data: Mapping[str, TaskData], re
     """Graphs of the student in every precision, with its tokenizer."""
     model, tokenizer = load_with_tokenizer(student)
     columns = next(iter(data.values())).text_columns
-    export_candidate(
-        model,
-        model.config,
-        student,
-        model.tasks,
-        describe_inputs(model, tokenizer, max_length=recipe.max_length, text_columns=columns),
-        precisions=recipe.export.precisions,
-        folder=folder,
-        opset=recipe.export.opset,
+    exported = Student(
+        model=model,
+        config=model.config,
+        tokenizer_folder=student,
+        tasks=model.tasks,
+        inputs=describe_inputs(model, tokenizer, max_length=recipe.max_length, text_columns=columns),
     )
+    export_candidate(exported, folder, precisions=recipe.export.precisions, opset=recipe.export.opset)
 
 
 def measure_candidate(

@@ -18,7 +18,6 @@ from compressor.report.wording import (
     ratio_in_words,
 )
 
-
 # Other precisions are made from this one: its gates are theirs too.
 REFERENCE = "fp32"
 _ALL_PASSED = {1: "its one gate passed", 2: "both of its gates passed"}

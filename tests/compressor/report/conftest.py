@@ -91,18 +91,12 @@ def report() -> dict[str, Any]:
             {"name": "export", "key": "9a8b7c6d5e4f", "seconds": 14.3},
         ],
         "examples": [
-            {
-                "text": ["My card was charged twice for the same train ticket."],
-                "answers": {"intent": answer("billing", 0.81)},
-            },
-            {
-                "text": ["cant log in since the update, code never comes"],
-                "answers": {"intent": answer("access", 0.93)},
-            },
-            {
-                "text": ["Where is parcel 30-118? It was due on Monday."],
-                "answers": {"intent": answer("status", 0.88)},
-            },
+            {"text": [text], "answers": {"intent": answer(label, 0.81)}}
+            for text, label in (
+                ("My card was charged twice for the same train ticket.", "billing"),
+                ("cant log in since the update, code never comes", "access"),
+                ("Where is parcel 30-118? It was due on Monday.", "status"),
+            )
         ],
     }
 
@@ -152,10 +146,13 @@ def several_tasks(report: dict[str, Any]) -> dict[str, Any]:
             "topics": score("micro_f1", 0.82, 0.79, 0.85),
         }
         item["parity"] |= {"urgency": item["parity"]["intent"], "topics": item["parity"]["intent"]}
+    drop = {"limit": 0.01, "low": 0.012, "high": 0.031, "measured": 0.021}
     report["gates"] += [
-        gate("quantisation_metric_drop", "int8", limit=0.01, measured=0.021, low=0.012, high=0.031, task="urgency", verdict="failed"),
-        gate("quantisation_metric_drop", "int8", limit=0.01, measured=0.004, low=-0.006, high=0.013, task="topics", verdict="inconclusive"),
-    ]  # fmt: skip
+        gate("quantisation_metric_drop", "int8", task="urgency", verdict="failed", **drop),
+        gate(
+            "quantisation_metric_drop", "int8", task="topics", verdict="inconclusive", **drop | {"low": 0.004}
+        ),
+    ]
     for example in report["examples"]:
         example["answers"] |= {"urgency": {"value": 0.41}, "topics": {"labels": [], "scores": {"card": 0.3}}}
     return report
@@ -216,11 +213,11 @@ def training(
         {"step": s, "epoch": s / 100, "loss": (1.1 - best) * (1 + 5 * math.exp(-s / (20 * epochs)))}
         for s in range(10, steps + 1, 10)
     ]
+    values = {e: best * (1 - 0.55 * math.exp(-e)) for e in range(1, epochs + 1)}
     scores = [
-        {"step": 100 * e, "epoch": float(e), "eval_score": found, f"eval_{task}_{metric}": found, f"eval_{task}_loss": 1 - found}
-        for e in range(1, epochs + 1)
-        for found in [best * (1 - 0.55 * math.exp(-e))]
-    ]  # fmt: skip
+        {"step": 100 * e, "epoch": float(e), "eval_score": value, f"eval_{task}_{metric}": value}
+        for e, value in values.items()
+    ]
     return {"curve": losses + scores, "seconds": seconds, "steps": steps, "planned_steps": steps, **SETTINGS}
 
 
