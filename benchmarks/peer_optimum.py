@@ -1,14 +1,15 @@
 """Our artifacts against those of optimum-onnx 0.1.0, from one checkpoint, in one process.
 
 Both sides' graphs run through the same ONNX Runtime with the same session settings, one thread, interleaved,
-on texts with their own lengths. The ratio of a cell is the peer's time over ours, paired by round, with its 95%
-interval; the goal is a lower end of at least 0.97 against the peer's fastest graph of the same precision. Logits
-of all graphs are held against the torch model.
+on texts with their own lengths. The ratio of a cell is the peer's time over ours, paired by round, with its
+95% interval; the goal is a lower end of at least 0.97 against each of the peer's graphs of that precision.
+Logits of all graphs are held against the torch model.
 
     python benchmarks/peer_optimum.py --environment FOLDER --output peer_optimum.json
 
-The peer needs transformers below 4.58, so it works in an environment of its own, made on the first call. Without
-`--checkpoint` the built-in teacher is cut to `--layers` and gets a random head: speed does not depend on training.
+The peer needs transformers below 4.58, so it works in an environment of its own, made on the first call.
+Without `--checkpoint` the built-in teacher is cut to `--layers` and gets a random head: speed does not depend
+on training.
 """
 
 from __future__ import annotations
@@ -178,9 +179,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--environment", type=Path, required=True, help="of the peer; made if it is not there"
-    )
+    parser.add_argument("--environment", type=Path, required=True, help="of the peer; made if not there")
     parser.add_argument("--output", type=Path, default=Path("peer_optimum.json"))
     parser.add_argument("--checkpoint", type=Path, help="a sequence classifier; default: the built-in one")
     parser.add_argument("--layers", type=int, default=3, help="of the built-in checkpoint")

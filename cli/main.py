@@ -15,7 +15,20 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from cli.commands import benchmark, demo, distill, doctor, export, predict, recipe, report, run, serve, teach, verify
+from cli.commands import (
+    benchmark,
+    demo,
+    distill,
+    doctor,
+    export,
+    predict,
+    recipe,
+    report,
+    run,
+    serve,
+    teach,
+    verify,
+)
 from serving.errors import GateFailed, MissingExtraError, UserError
 
 _TRAIN_MODULES = {
@@ -61,7 +74,10 @@ def run_app() -> None:
                 UserError.exit_code,
             )
         traceback.print_exc()
-        _fail(f"this is a fault of compressor ({type(error).__name__}). Please report it with the lines above.", 1)
+        _fail(
+            f"this is a fault of compressor ({type(error).__name__}). Please report it with the lines above.",
+            1,
+        )
 
 
 def _fail(message: str, code: int) -> NoReturn:

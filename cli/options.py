@@ -9,16 +9,22 @@ import typer
 
 Place = Annotated[Path, typer.Argument(help="A recipe (YAML), or the folder of an earlier run.", show_default=False)]
 Set = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a field of the recipe, e.g. training.epochs=3.")
+    list[str],
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a field of the recipe, e.g. training.epochs=3."),
 ]
 Output = Annotated[Path | None, typer.Option(help="Folder of the run. Default: runs/NAME.", show_default=False)]
-Stages = Annotated[Path | None, typer.Option(help="A stage store to share between runs. Default: inside the run folder.", show_default=False)]
+Stages = Annotated[
+    Path | None,
+    typer.Option(help="A stage store to share between runs. Default: inside the run folder.", show_default=False),
+]
 AllowInconclusive = Annotated[
-    bool, typer.Option("--allow-inconclusive", help="Accept gates that the validation split is too small to decide.")
+    bool,
+    typer.Option("--allow-inconclusive", help="Accept gates that the validation split is too small to decide."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 BundleFolder = Annotated[Path, typer.Argument(help="The bundle folder of a run.", show_default=False)]
 Precision = Annotated[
-    str | None, typer.Option(help="fp32 or int8. Default: the fastest artifact that passed its gates.", show_default=False)
+    str | None,
+    typer.Option(help="fp32 or int8. Default: the fastest artifact that passed its gates.", show_default=False),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: one.", show_default=False)]

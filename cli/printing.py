@@ -38,7 +38,17 @@ def _answer(task: str, answer: Mapping[str, Any], *, alone: bool) -> str:
 
 def print_measurements(rows: Sequence[Mapping[str, Any]]) -> None:
     """The benchmark's rows as a table."""
-    columns = ("variant", "runtime", "device", "precision", "threads", "batch_size", "p50_ms", "p95_ms", "texts_per_second")
+    columns = (
+        "variant",
+        "runtime",
+        "device",
+        "precision",
+        "threads",
+        "batch_size",
+        "p50_ms",
+        "p95_ms",
+        "texts_per_second",
+    )
     table = _table(columns)
     for row in rows:
         table.add_row(*(_shown(row[column]) for column in columns))
@@ -47,7 +57,8 @@ def print_measurements(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def print_summary(report: Mapping[str, Any], folder: Path) -> None:
     """The headline, the table of all variants, the gates, and where the report lies."""
-    from compressor.report.headline import headline, table_rows
+    from compressor.report.headline import headline
+    from compressor.report.table import table_rows
 
     console = _console()
     rows = table_rows(report)

@@ -64,14 +64,16 @@ class TeacherSettings(TrainingSettings):
     """
 
     model: str | None = Field(
-        "sentence-transformers/all-MiniLM-L6-v2", description="checkpoint: folder, installed package or hub id"
+        "sentence-transformers/all-MiniLM-L6-v2",
+        description="checkpoint: folder, installed package or hub id",
     )
     train: bool = Field(True, description="false: take the fine-tuned checkpoint as it is, labels matched by name")
     labels: list[str] | None = Field(
         None, description="names of the checkpoint's outputs in order, where its config has none"
     )
     predictions: Path | None = Field(
-        None, description="stored teacher probabilities (table with the text and one column per label); no model"
+        None,
+        description="stored teacher probabilities (table with the text and one column per label); no model",
     )
 
     @model_serializer(mode="wrap")
@@ -89,7 +91,7 @@ class TaskSettings(Settings):
     """One task: where its rows are and which columns hold what."""
 
     data: str = Field(
-        description="built-in name, .csv/.tsv/.jsonl/.parquet file, folder of splits, or hub id org/name:config@revision"
+        description="built-in name, .csv/.tsv/.jsonl/.parquet file, folder of splits, or hub id org/name:config@rev"
     )
     text: str | list[str] | None = Field(None, description="text column, or two columns for text pairs")
     label: str | None = Field(None, description="label column")
@@ -117,7 +119,8 @@ class StudentSettings(Settings):
         None, description="number of layers, evenly spread, or the layers themselves (from 0); default: all"
     )
     init: Literal["pretrained", "teacher"] = Field(
-        "pretrained", description="copy weights from the pretrained checkpoint, or from the fine-tuned teacher"
+        "pretrained",
+        description="copy weights from the pretrained checkpoint, or from the fine-tuned teacher",
     )
 
 

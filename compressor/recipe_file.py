@@ -64,27 +64,26 @@ def build_recipe(raw: Mapping[str, Any], *, origin: str = "recipe") -> Recipe:
         raise UserError(f"{origin} has {len(lines)} errors: " + "; ".join(lines)) from error
 
 
-def recipe_from_options(
-    *,
-    data: str | None,
-    text: Sequence[str] = (),
-    label: str | None = None,
-    teacher: str | None = None,
-    layers: int | None = None,
-    method: str | None = None,
-    overrides: Sequence[str] = (),
-) -> Recipe:
-    """A recipe of one task from the options of `compressor run`; what is None keeps its default."""
-    if data is None:
+def recipe_from_options(options: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe of one task from the options of `compressor run`.
+
+    Args:
+        options: `data`, `text`, `label`, `teacher`, `layers` and `method`; what is left out, None or empty keeps
+            its default.
+        overrides: of `--set`.
+    """
+    given = {name: value for name, value in options.items() if value}
+    if "data" not in given:
         raise UserError("run needs a recipe or --data. Give a YAML file, or --data FILE --text COLUMN --label COLUMN.")
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(data.split(":")[0]).stem).strip("-.") or "run"
-    task = {"data": data, "text": list(text) or None, "label": label}
-    raw: dict[str, Any] = {"name": stem, "tasks": {_task_name(label): task}}
-    if teacher is not None:
-        raw["teacher"] = {"model": teacher}
-    raw["student"] = {"layers": layers}
-    if method is not None:
-        raw["method"] = method
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(given["data"].split(":")[0]).stem).strip("-.") or "run"
+    task = {key: given[key] for key in ("data", "text", "label") if key in given}
+    raw: dict[str, Any] = {"name": stem, "tasks": {_task_name(given.get("label")): task}}
+    if "teacher" in given:
+        raw["teacher"] = {"model": given["teacher"]}
+    if "layers" in given:
+        raw["student"] = {"layers": given["layers"]}
+    if "method" in given:
+        raw["method"] = given["method"]
     for override in overrides:
         _apply_override(raw, override)
     return build_recipe(raw, origin="the options")
@@ -156,7 +155,9 @@ def _explain(problem: dict[str, Any]) -> str:
     if problem["type"] == "missing":
         return f"'{place}' is missing; add it"
     message = str(problem["msg"]).removeprefix("Value error, ")
-    given = "" if isinstance(problem["input"], dict) or problem["type"] == "value_error" else f" (got {problem['input']!r})"
+    given = (
+        "" if isinstance(problem["input"], dict) or problem["type"] == "value_error" else f" (got {problem['input']!r})"
+    )
     return f"{place}: {message}{given}" if place else message
 
 

@@ -71,9 +71,7 @@ def answer(logits_row: ArrayLike, task: TaskSpec, top_k: int | None = None) -> d
         UserError: `top_k` is below 1.
     """
     if top_k is not None and top_k < 1:
-        raise UserError(
-            f"top_k is {top_k}; it is the number of labels to show, at least 1. Leave it out for all"
-        )
+        raise UserError(f"top_k is {top_k}; it is the number of labels to show, at least 1. Leave it out for all")
     row = np.asarray(logits_row)[np.newaxis, :]
     decision = decide(row, task)[0]
     values = probabilities(row, task)[0]

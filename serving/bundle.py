@@ -77,9 +77,7 @@ class Bundle:
 
     def encode(self, texts: Sequence[str | tuple[str, ...]]) -> list[Encoding]:
         """Tokenise; a string counts as a text of one part. UserError for empty texts and wrong pairs."""
-        return self.model.encoder.encode(
-            [(text,) if isinstance(text, str) else tuple(text) for text in texts]
-        )
+        return self.model.encoder.encode([(text,) if isinstance(text, str) else tuple(text) for text in texts])
 
     def run(
         self, encodings: Sequence[Encoding], tasks: Sequence[str] | None = None, batch_size: int | None = None
@@ -145,22 +143,17 @@ class Bundle:
 def verify_files(folder: Path, manifest: Manifest) -> None:
     """Hold every file that the manifest names against its sha256; BundleError names the first to differ."""
     if unnamed := {TOKENIZER_FILE, GOLDEN_FILE} - manifest.files.keys():
-        raise BundleError(
-            f"the manifest has no hash of {', '.join(sorted(unnamed))}. Export the bundle again."
-        )
+        raise BundleError(f"the manifest has no hash of {', '.join(sorted(unnamed))}. Export the bundle again.")
     hashes = manifest.files | {artifact.file: artifact.sha256 for artifact in manifest.artifacts}
     for name, expected in hashes.items():
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
-            raise BundleError(
-                f"the manifest names '{name}', which lies outside the bundle. Do not use this bundle."
-            )
+            raise BundleError(f"the manifest names '{name}', which lies outside the bundle. Do not use this bundle.")
         try:
             given = hash_file(folder / path)
         except OSError as error:
             raise BundleError(
-                f"the bundle's file '{name}' cannot be read ({error.strerror}). "
-                "Copy or export the bundle again."
+                f"the bundle's file '{name}' cannot be read ({error.strerror}). Copy or export the bundle again."
             ) from error
         if given != expected:
             raise BundleError(

@@ -74,18 +74,14 @@ def record_golden(
         source: where the texts come from.
     """
     answers = {
-        precision: {
-            task.name: tuple(answer(row, task, _top_k(task)) for row in of_tasks[task.name]) for task in tasks
-        }
+        precision: {task.name: tuple(answer(row, task, _top_k(task)) for row in of_tasks[task.name]) for task in tasks}
         for precision, of_tasks in logits.items()
     }
     return Golden(
         texts=tuple(texts),
         input_ids=tuple(tuple(encoding.input_ids) for encoding in encoder.encode(texts)),
         artifacts={
-            precision: {
-                name: tuple(tuple(map(float, row)) for row in rows) for name, rows in of_tasks.items()
-            }
+            precision: {name: tuple(tuple(map(float, row)) for row in rows) for name, rows in of_tasks.items()}
             for precision, of_tasks in logits.items()
         },
         answers=answers,
@@ -165,9 +161,7 @@ def _check_logits(
             )
 
 
-def _check_answers(
-    rows: Sequence[tuple[float, ...]], answers: Sequence[dict[str, Any]], task: TaskSpec
-) -> None:
+def _check_answers(rows: Sequence[tuple[float, ...]], answers: Sequence[dict[str, Any]], task: TaskSpec) -> None:
     for index, row in enumerate(rows):
         given = answer(np.asarray(row, dtype=np.float32), task, _top_k(task))
         if not _is_same(given, answers[index]):

@@ -46,9 +46,7 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """ValueError for figures that no answer could be computed with."""
         if self.thresholds and len(self.thresholds) != len(self.labels):
-            raise ValueError(
-                f"task '{self.name}' has {len(self.thresholds)} thresholds for {len(self.labels)} labels"
-            )
+            raise ValueError(f"task '{self.name}' has {len(self.thresholds)} thresholds for {len(self.labels)} labels")
         if not self.temperature > 0:
             raise ValueError(f"task '{self.name}' has temperature {self.temperature}; it must be above 0")
 
@@ -168,9 +166,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Read and check `manifest.json` of a bundle folder."""
     path = folder / MANIFEST_FILE
     if not path.is_file():
-        raise BundleError(
-            f"'{folder}' is not a bundle: it has no {MANIFEST_FILE}. Give the 'bundle' folder of a run."
-        )
+        raise BundleError(f"'{folder}' is not a bundle: it has no {MANIFEST_FILE}. Give the 'bundle' folder of a run.")
     try:
         manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

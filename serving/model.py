@@ -19,14 +19,10 @@ if TYPE_CHECKING:
 class OnnxModel:
     """One session, the encoder that feeds it and the tasks that read it."""
 
-    def __init__(
-        self, session: onnxruntime.InferenceSession, encoder: TextEncoder, tasks: Sequence[TaskSpec]
-    ) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, encoder: TextEncoder, tasks: Sequence[TaskSpec]) -> None:
         """Join the three; BundleError when the graph has not the inputs and outputs that the others name."""
         _check_names("inputs", [node.name for node in session.get_inputs()], encoder.inputs.names)
-        _check_names(
-            "outputs", [node.name for node in session.get_outputs()], [task.output for task in tasks]
-        )
+        _check_names("outputs", [node.name for node in session.get_outputs()], [task.output for task in tasks])
         self.session = session
         self.encoder = encoder
         self.tasks = tuple(tasks)
@@ -39,9 +35,7 @@ class OnnxModel:
         if unknown := [name for name in names if name not in by_name]:
             raise UserError(f"no task '{unknown[0]}'. Choose among: {', '.join(by_name)}")
         if not names:
-            raise UserError(
-                f"no task was asked for. Choose among: {', '.join(by_name)}; or leave it out for all"
-            )
+            raise UserError(f"no task was asked for. Choose among: {', '.join(by_name)}; or leave it out for all")
         return tuple(by_name[name] for name in dict.fromkeys(names))
 
     def run(

@@ -163,9 +163,7 @@ def _run_until_stopped(app: Starlette, listener: socket.socket) -> None:
 def _listen(host: str, port: int) -> socket.socket:
     """A listening socket; UserError when the address is taken or not ours."""
     if not 0 <= port <= 65535:
-        raise UserError(
-            f"port {port} does not exist. Choose one up to 65535 with --port, or 0 for a free one."
-        )
+        raise UserError(f"port {port} does not exist. Choose one up to 65535 with --port, or 0 for a free one.")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=1024)
@@ -201,9 +199,7 @@ async def _read_body(request: Request) -> bytes:
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY_BYTES:
-            raise HTTPException(
-                413, f"the body is larger than {MAX_BODY_BYTES} bytes; send fewer texts at a time"
-            )
+            raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes; send fewer texts at a time")
     return bytes(body)
 
 
@@ -234,9 +230,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 ERROR_HANDLERS: dict[Any, ErrorHandler] = {
     msgspec.DecodeError: _failure(400, "invalid_json", "the body is not JSON: {error}"),
     UnicodeDecodeError: _failure(400, "invalid_json", "the body is not UTF-8: {error}"),
-    ClientDisconnect: _failure(
-        400, "client_disconnected", "the connection closed before the body was complete"
-    ),
+    ClientDisconnect: _failure(400, "client_disconnected", "the connection closed before the body was complete"),
     msgspec.ValidationError: _failure(422, "invalid_request"),
     UserError: _failure(422, "invalid_request"),
     BundleError: _failure(500, "model_failed"),

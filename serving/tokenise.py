@@ -101,9 +101,7 @@ class TextEncoder:
             if not isinstance(part, str):
                 raise UserError(f"text {index} is no string but {part!r} ({column}). Give text.")
             if not part.strip():
-                raise UserError(
-                    f"text {index} is empty ({column}). Give at least one character that is no space."
-                )
+                raise UserError(f"text {index} is empty ({column}). Give at least one character that is no space.")
             if not _is_unicode(part):
                 raise UserError(f"text {index} is not valid Unicode ({column}). Give it in UTF-8.")
 

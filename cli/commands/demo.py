@@ -17,7 +17,8 @@ EXAMPLES = (
 
 
 def demo(
-    output: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/demo"), as_json: AsJson = False
+    output: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/demo"),
+    as_json: AsJson = False,
 ) -> None:
     """Compress the built-in teacher on the built-in corpus, offline, in minutes on two cores.
 
@@ -34,7 +35,12 @@ def demo(
     report = run.run_all()
     answers = Bundle.load(run.folder / "bundle").predict(EXAMPLES)
     if as_json:
-        print_json({**report, "examples": [{"text": [t], "answers": a} for t, a in zip(EXAMPLES, answers, strict=True)]})
+        print_json(
+            {
+                **report,
+                "examples": [{"text": [t], "answers": a} for t, a in zip(EXAMPLES, answers, strict=True)],
+            }
+        )
     else:
         print_answers(EXAMPLES, answers)
         print_summary(report, run.folder)

@@ -12,7 +12,11 @@ from cli.options import AllowInconclusive, Output, Set, Stages
 
 def export(
     place: Annotated[
-        str, typer.Argument(help="A recipe, a run folder, or any checkpoint (folder, installed model, hub id).", show_default=False)
+        str,
+        typer.Argument(
+            help="A recipe, a run folder, or any checkpoint (folder, installed model, hub id).",
+            show_default=False,
+        ),
     ],
     overrides: Set = [],  # noqa: B006
     output: Output = None,
@@ -21,14 +25,16 @@ def export(
     data: Annotated[str | None, typer.Option(help="For a checkpoint: labelled texts to measure on.")] = None,
     text: Annotated[list[str], typer.Option(help="Text column; give it twice for text pairs.")] = [],  # noqa: B006
     label: Annotated[str | None, typer.Option(help="Label column.")] = None,
-    labels: Annotated[str | None, typer.Option(help="Names of the checkpoint's outputs in order, comma-separated.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Names of the checkpoint's outputs in order, comma-separated.")
+    ] = None,
     max_length: Annotated[int, typer.Option(min=8, help="For a checkpoint: tokens per text.")] = 128,
 ) -> None:
     """Export to ONNX, quantise, check against torch and assemble the bundle.
 
     With a recipe or run folder: the student of that run. With a checkpoint and --data: that model as it is.
     """
-    from compressor.pipeline.foreign import as_settings, describe, export_model
+    from compressor.pipeline.foreign import ForeignModel, as_settings, describe, export_model
     from compressor.pipeline.run import RECIPE_FILE, open_existing
     from serving.errors import GateFailed, UserError
 
@@ -42,17 +48,15 @@ def export(
     if data is None:
         raise UserError(f"exporting the checkpoint '{place}' needs labelled texts to check it on. Give --data FILE.")
     folder = output or Path("runs") / path.name
-    gates = export_model(
-        place,
-        as_settings(data, text, label),
-        folder,
-        max_length=max_length,
-        labels=labels.split(",") if labels else None,
-        allow_inconclusive=allow_inconclusive,
-    )
+    source = ForeignModel(place, max_length, labels.split(",") if labels else None)
+    gates = export_model(source, as_settings(data, text, label), folder, allow_inconclusive=allow_inconclusive)
     for gate in gates:
         typer.echo(describe(gate), err=True)
     typer.echo(folder / "bundle")
-    failed = [gate for gate in gates if gate.verdict == "failed" or (gate.verdict == "inconclusive" and not allow_inconclusive)]
+    failed = [
+        gate
+        for gate in gates
+        if gate.verdict == "failed" or (gate.verdict == "inconclusive" and not allow_inconclusive)
+    ]
     if failed:
         raise GateFailed("; ".join(describe(gate) for gate in failed))

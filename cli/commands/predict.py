@@ -13,7 +13,9 @@ from cli.options import AsJson, BundleFolder, Precision, Threads
 
 def predict(
     bundle: BundleFolder,
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts; none: one per line on stdin.", show_default=False)] = None,
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="Texts; none: one per line on stdin.", show_default=False)
+    ] = None,
     precision: Precision = None,
     threads: Threads = None,
     task: Annotated[list[str] | None, typer.Option(help="Answer only this task; may be given again.")] = None,

@@ -11,7 +11,8 @@ from cli.options import AsJson
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="The folder of a run.", show_default=False)], as_json: AsJson = False
+    folder: Annotated[Path, typer.Argument(help="The folder of a run.", show_default=False)],
+    as_json: AsJson = False,
 ) -> None:
     """Write report.json and report.html of a finished run again, measuring nothing."""
     from cli.printing import print_json, print_summary

@@ -12,7 +12,8 @@ from cli.options import AllowInconclusive, AsJson, Output, Set, Stages
 
 def run(
     recipe: Annotated[
-        Path | None, typer.Argument(help="A recipe (YAML), or the folder of an earlier run.", show_default=False)
+        Path | None,
+        typer.Argument(help="A recipe (YAML), or the folder of an earlier run.", show_default=False),
     ] = None,
     overrides: Set = [],  # noqa: B006
     output: Output = None,
@@ -35,16 +36,21 @@ def run(
     from compressor.recipe_file import recipe_from_options
     from serving.errors import UserError
 
-    options = {"data": data, "text": text, "label": label, "teacher": teacher, "layers": student_layers, "method": method}
+    options = {
+        "data": data,
+        "text": text,
+        "label": label,
+        "teacher": teacher,
+        "layers": student_layers,
+        "method": method,
+    }
     given = sorted(name for name, value in options.items() if value)
     if recipe is not None and given:
         raise UserError(f"a recipe and --{given[0]} were both given. Put it into the recipe, or use --set.")
     if recipe is not None:
         folder = open_existing(recipe, overrides, output, stages=stages, allow_inconclusive=allow_inconclusive)
     else:
-        made = recipe_from_options(
-            data=data, text=text, label=label, teacher=teacher, layers=student_layers, method=method, overrides=overrides
-        )
+        made = recipe_from_options(options, overrides)
         folder = RunFolder.open(
             output or default_output(made), made, stages=stages, allow_inconclusive=allow_inconclusive
         )

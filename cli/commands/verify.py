@@ -12,8 +12,13 @@ from cli.options import AsJson, BundleFolder
 
 def verify(
     bundle: BundleFolder,
-    run: Annotated[Path | None, typer.Option(help="The run that made it: its validation texts are used.", show_default=False)] = None,
-    data: Annotated[str | None, typer.Option(help="Labelled texts that the metrics were measured on.", show_default=False)] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="The run that made it: its validation texts are used.", show_default=False),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Labelled texts that the metrics were measured on.", show_default=False)
+    ] = None,
     text: Annotated[list[str], typer.Option(help="Text column; give it twice for text pairs.")] = [],  # noqa: B006
     label: Annotated[str | None, typer.Option(help="Label column.")] = None,
     as_json: AsJson = False,
@@ -33,4 +38,6 @@ def verify(
             typer.echo(f"{claim.status:<18}  {claim.name}: {claim.detail}")
     failed = [claim.name for claim in claims if claim.status == "failed"]
     if failed:
-        raise GateFailed(f"{len(failed)} of {len(claims)} claims failed: {'; '.join(failed)}. Do not serve this bundle.")
+        raise GateFailed(
+            f"{len(failed)} of {len(claims)} claims failed: {'; '.join(failed)}. Do not serve this bundle."
+        )

@@ -90,9 +90,7 @@ def _encode(
     return encoded
 
 
-def _count_longer(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, ...]], max_length: int
-) -> int:
+def _count_longer(tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, ...]], max_length: int) -> int:
     """How many texts have more than `max_length` tokens; asked only of those that filled it."""
     if not texts:
         return 0
@@ -257,9 +255,7 @@ def _padded(rows: Sequence[np.ndarray], filler: int) -> Tensor:
     return torch.from_numpy(padded)
 
 
-def train_loader(
-    examples: TaskExamples, collator: Collator, batch_size: int, *, seed: int
-) -> DataLoader[Any]:
+def train_loader(examples: TaskExamples, collator: Collator, batch_size: int, *, seed: int) -> DataLoader[Any]:
     """Length-grouped batches of an epoch; iterating it does not touch the global random state.
 
     The loader has a generator of its own because torch otherwise draws a worker seed from the global one.

@@ -68,8 +68,7 @@ def filter_rows(table: Table, where: Mapping[str, object]) -> Table:
             more = ", ..." if len(values) > _VALUES_NAMED else ""
             listed = ", ".join(map(str, values[:_VALUES_NAMED])) + more
             raise UserError(
-                f"{table.place}: 'where' leaves no row: '{column}' is never {wanted}. "
-                f"Its values are: {listed}."
+                f"{table.place}: 'where' leaves no row: '{column}' is never {wanted}. Its values are: {listed}."
             )
         table = kept
     return table

@@ -27,9 +27,7 @@ def read_table(path: Path) -> Table:
     """Read a table by the file's ending; UserError names the line of what cannot be read."""
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise UserError(
-            f"{path}: files of type '{path.suffix}' are not read. Use one of: {', '.join(READERS)}"
-        )
+        raise UserError(f"{path}: files of type '{path.suffix}' are not read. Use one of: {', '.join(READERS)}")
     table = _opened(reader, path)
     if not len(table):
         raise UserError(f"{path} holds no rows. Give a file with at least one.")
@@ -48,9 +46,7 @@ def _opened(reader: Callable[[Path], Content], path: Path) -> Content:
     try:
         return reader(path)
     except OSError as error:
-        raise UserError(
-            f"{path} cannot be read: {error.strerror or error}. Check the path and rights."
-        ) from error
+        raise UserError(f"{path} cannot be read: {error.strerror or error}. Check the path and rights.") from error
 
 
 def _decoded(path: Path) -> str:

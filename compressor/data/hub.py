@@ -42,9 +42,7 @@ def parse_hub_id(text: str) -> HubId | None:
     return HubId(match["name"], match["config"], match["revision"]) if match else None
 
 
-def read_hub(
-    hub_id: HubId, *, load: Callable[..., Any] = datasets.load_dataset
-) -> tuple[dict[str, Table], list[str]]:
+def read_hub(hub_id: HubId, *, load: Callable[..., Any] = datasets.load_dataset) -> tuple[dict[str, Table], list[str]]:
     """The splits of a hub data set and notices about splits that are not used.
 
     Args:

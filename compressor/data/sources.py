@@ -110,9 +110,7 @@ def _read_folder(folder: Path, origin: dict[str, Any]) -> Source:
         if split is None:
             notices.append(f"{path} is not used: splits are files named {', '.join(FOLDER_SPLITS)}")
         elif split in paths:
-            raise UserError(
-                f"{folder} has two files for {split}: {paths[split].name}, {path.name}. Keep one of them."
-            )
+            raise UserError(f"{folder} has two files for {split}: {paths[split].name}, {path.name}. Keep one of them.")
         else:
             paths[split] = path
     if TRAIN not in paths:

@@ -36,9 +36,7 @@ class Split:
 
     def __post_init__(self) -> None:
         if self.labels is not None and len(self.labels) != len(self.texts):
-            raise ValueError(
-                f"{len(self.texts)} texts have {len(self.labels)} labels; the numbers must be equal"
-            )
+            raise ValueError(f"{len(self.texts)} texts have {len(self.labels)} labels; the numbers must be equal")
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -106,9 +104,7 @@ def load_task_data(folder: Path) -> TaskData:
     """Read what `save_task_data` wrote."""
     description = msgspec.json.decode((folder / DATA_FILE).read_bytes())
     task = msgspec.convert(description["task"], TaskSpec)
-    splits = {
-        name: _from_table(pq.read_table(folder / f"{name}.parquet"), task) for name in description["splits"]
-    }
+    splits = {name: _from_table(pq.read_table(folder / f"{name}.parquet"), task) for name in description["splits"]}
     return TaskData(
         task=task,
         splits=splits,

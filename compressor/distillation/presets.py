@@ -70,7 +70,7 @@ def parse_method(value: object) -> dict[str, Knobs]:
         value: a name, a mapping of names to knobs, or a list of either.
 
     Raises:
-        ValueError: an unknown name or knob (with the nearest choice), a knob out of range, or an impossible combination.
+        ValueError: an unknown name or knob (with the nearest choice), a knob out of range, an impossible combination.
     """
     methods: dict[str, Knobs] = {}
     for entry in value if isinstance(value, list) else [value]:
@@ -117,4 +117,6 @@ def _checked(name: str, knobs: Knobs) -> Knobs:
 
 def _unknown(problem: str, name: str, choices: list[str]) -> str:
     near = difflib.get_close_matches(name, choices, n=1)
-    return f"{problem}. Choose one of: {', '.join(choices) or '(none)'}." + (f" Did you mean {near[0]}?" if near else "")
+    return f"{problem}. Choose one of: {', '.join(choices) or '(none)'}." + (
+        f" Did you mean {near[0]}?" if near else ""
+    )

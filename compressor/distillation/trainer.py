@@ -29,6 +29,7 @@ RULE_FILE = "weight_rule.pt"
 class DistillationTrainer(Trainer):
     """Sums a plan's loss terms over the tasks of a batch."""
 
+    control: TrainerControl
     loss_is_scaled_for_ga = True  # compute_loss divides by the examples of the whole step
 
     def __init__(
@@ -60,12 +61,14 @@ class DistillationTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Our own batches, made ready by accelerate."""
-        return self.accelerator.prepare(self.loader)
+        prepared: DataLoader[Any] = self.accelerator.prepare(self.loader)
+        return prepared
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
         """Examples of the whole optimizer step, over all micro-batches and processes."""
         count = torch.tensor(sum(len(batch["input_ids"]) for batch in batch_samples), device=device)
-        return self.accelerator.gather(count).sum()
+        total: Tensor = self.accelerator.gather(count).sum()
+        return total
 
     def compute_loss(
         self,
@@ -144,9 +147,7 @@ class StepCallback(TrainerCallback):
         self._saved_at = time.monotonic()
         self._note = ""
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """After every optimizer step."""
         self.plan.rule.after_step(kwargs["model"], state.global_step)
         self.advance(state.global_step, self._note)
@@ -157,9 +158,7 @@ class StepCallback(TrainerCallback):
         """After a checkpoint."""
         self._saved_at = time.monotonic()
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Keep the latest figures for the progress line."""
         logs: Mapping[str, float] = kwargs.get("logs") or {}
         shown = [f"{name} {logs[key]:.3f}" for name, key in (("loss", "loss"), ("score", "eval_score")) if key in logs]
@@ -168,5 +167,11 @@ class StepCallback(TrainerCallback):
 
 def learning_curve(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
     """The Trainer's log as one row per logged point, `eval_` prefixes kept."""
-    skipped = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss"}
+    skipped = {
+        "train_runtime",
+        "train_samples_per_second",
+        "train_steps_per_second",
+        "total_flos",
+        "train_loss",
+    }
     return [{k: v for k, v in row.items() if k not in skipped} for row in history if "train_runtime" not in row]

@@ -26,9 +26,9 @@ from compressor.models.checkpoint import save_checkpoint
 from compressor.models.predict import predict_logits
 from compressor.models.task_model import TaskModel
 from compressor.models.vocabulary import train_used_rows
+from compressor.pipeline.stages import read_json, write_json
 from compressor.progress import progress_bar
 from compressor.recipe import TrainingSettings
-from compressor.pipeline.stages import read_json, write_json
 from compressor.tasks.registry import TASKS
 from serving.answers import decide
 

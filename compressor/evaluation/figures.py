@@ -24,9 +24,7 @@ SPLITS = (VALIDATION, TEST)
 LogitsOf = Callable[[TaskData, str], np.ndarray]
 
 
-def write_figures(
-    folder: Path, data: Mapping[str, TaskData], logits_of: LogitsOf, size: Mapping[str, Any]
-) -> None:
+def write_figures(folder: Path, data: Mapping[str, TaskData], logits_of: LogitsOf, size: Mapping[str, Any]) -> None:
     """Ask a model for its logits on validation and test, and write them with their figures.
 
     Args:

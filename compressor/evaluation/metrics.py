@@ -55,9 +55,7 @@ def per_class(task: TaskSpec, logits: np.ndarray, labels: np.ndarray) -> list[di
     positions = np.arange(len(task.labels))
     present = labels.astype(bool) if task.type == "multilabel" else labels[:, None] == positions
     predicted = predictions if task.type == "multilabel" else predictions[:, None] == positions
-    return [
-        {"label": label, **_figures(present[:, i], predicted[:, i])} for i, label in enumerate(task.labels)
-    ]
+    return [{"label": label, **_figures(present[:, i], predicted[:, i])} for i, label in enumerate(task.labels)]
 
 
 def _figures(present: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -81,7 +82,7 @@ def with_tasks(model: TaskModel, tasks: Sequence[TaskSpec]) -> TaskModel:
 
 def _save_single(folder: Path, model: TaskModel) -> None:
     task = model.tasks[0]
-    head = model.heads[task.name]
+    head: Any = model.heads[task.name]
     full = type(head)(head_config(model.config, task))
     setattr(full, full.base_model_prefix, model.encoder)
     missing = full.load_state_dict(head.state_dict(), strict=False).missing_keys

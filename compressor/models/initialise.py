@@ -46,7 +46,9 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     tokenizer: PreTrainedTokenizerBase = _load(model, lambda place: AutoTokenizer.from_pretrained(place))
     if not tokenizer.is_fast or len(tokenizer) <= len(tokenizer.all_special_tokens):
         # without its files transformers makes up a tokenizer that knows the special tokens alone
-        raise UserError(f"the tokenizer of '{model}' has no tokenizer.json, or an empty one; save the checkpoint with its fast tokenizer.")
+        raise UserError(
+            f"the tokenizer of '{model}' has no tokenizer.json, or an empty one; save its fast tokenizer beside it."
+        )
     if tokenizer.pad_token_id is None:
         raise UserError(f"the tokenizer of '{model}' has no padding token; set pad_token in its tokenizer_config.json.")
     return tokenizer
@@ -134,7 +136,9 @@ def chosen_layers(layers: int | Sequence[int], total: int) -> list[int]:
     """
     if isinstance(layers, int):
         if layers > total:
-            raise UserError(f"student.layers is {layers}, but the checkpoint has {total} layers. Ask for at most {total}.")
+            raise UserError(
+                f"student.layers is {layers}, but the checkpoint has {total} layers. Ask for at most {total}."
+            )
         return [int(position) for position in np.round(np.linspace(0, total - 1, layers))]
     wrong = [index for index in layers if not 0 <= index < total]
     if wrong or not layers or len(set(layers)) != len(layers):
@@ -180,7 +184,8 @@ def _load(model: str, loader: Any) -> Any:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"the checkpoint '{model}' could not be loaded: {first_line} "
-            "Give a folder in the transformers format with safetensors weights, an installed model or a hub id that can be reached."
+            "Give a folder in the transformers format with safetensors weights, an installed model, or a hub id "
+            "that can be reached."
         ) from error
     finally:
         transformers_logging.set_verbosity(verbosity)

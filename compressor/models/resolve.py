@@ -80,7 +80,9 @@ def checkpoint_fingerprint(model: str) -> str:
 
 def _checked_folder(folder: Path) -> str:
     if not (folder / "config.json").is_file():
-        raise UserError(f"'{folder}' is not a checkpoint: it has no config.json. Give a folder in the transformers format.")
+        raise UserError(
+            f"'{folder}' is not a checkpoint: it has no config.json. Give a folder in the transformers format."
+        )
     has_weights = any(folder.glob("*.safetensors")) or (folder / "model.safetensors.index.json").is_file()
     if not has_weights:
         raise UserError(

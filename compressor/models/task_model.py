@@ -42,7 +42,9 @@ class TaskModel(nn.Module):
         takes_token_types: whether the encoder tells the first text of a pair from the second by token types.
     """
 
-    def __init__(self, encoder: PreTrainedModel, heads: Mapping[str, PreTrainedModel], tasks: Sequence[TaskSpec]) -> None:
+    def __init__(
+        self, encoder: PreTrainedModel, heads: Mapping[str, PreTrainedModel], tasks: Sequence[TaskSpec]
+    ) -> None:
         """Join an encoder with heads made by `new_head`.
 
         Args:

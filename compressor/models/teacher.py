@@ -36,16 +36,16 @@ def import_teacher(folder: Path, settings: TeacherSettings, task: TaskSpec) -> N
     width = max(len(own.labels), 1)
     if task.type == "regression":
         if width != 1:
-            raise UserError(f"the teacher '{name}' has {width} outputs, but task '{task.name}' is a regression with one.")
+            raise UserError(
+                f"the teacher '{name}' has {width} outputs, but task '{task.name}' is a regression with one."
+            )
         spec = msgspec.structs.replace(task)
     else:
         spec = msgspec.structs.replace(task, labels=_output_names(name, settings.labels or labels, width, task))
     save_checkpoint(folder, with_tasks(model, [spec]), load_tokenizer(name))
 
 
-def _output_names(
-    model: str, names: Sequence[str] | None, width: int, task: TaskSpec
-) -> tuple[str, ...]:
+def _output_names(model: str, names: Sequence[str] | None, width: int, task: TaskSpec) -> tuple[str, ...]:
     if names is None and set(task.labels) == {str(index) for index in range(width)}:
         return tuple(str(index) for index in range(width))  # LABEL_3 is the label '3' of numbered data
     if names is None:
@@ -65,7 +65,12 @@ def _output_names(
 
 
 def teacher_logits(
-    folder: Path, texts: Sequence[tuple[str, ...]], task: TaskSpec, *, max_length: int, label: str = "teacher targets"
+    folder: Path,
+    texts: Sequence[tuple[str, ...]],
+    task: TaskSpec,
+    *,
+    max_length: int,
+    label: str = "teacher targets",
 ) -> np.ndarray:
     """Logits of a teacher checkpoint over texts, its columns in the data's label order.
 
@@ -135,4 +140,5 @@ def _to_logits(values: np.ndarray, task: TaskSpec, path: Path) -> np.ndarray:
     if not np.all((values >= 0.0) & (values <= 1.0)):
         raise UserError(f"the teacher predictions '{path}' are not all within [0, 1]. Store probabilities, not logits.")
     clipped = np.clip(values, _SMALLEST_PROBABILITY, 1.0 - _SMALLEST_PROBABILITY)
-    return np.log(clipped) if task.type == "classification" else np.log(clipped) - np.log1p(-clipped)
+    logits: np.ndarray = np.log(clipped)
+    return logits if task.type == "classification" else logits - np.log1p(-clipped)

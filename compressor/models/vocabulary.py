@@ -54,7 +54,9 @@ def train_used_rows(model: TaskModel, ids: Iterable[np.ndarray], always: Iterabl
     keep = {int(value) for value in always}
     if full.padding_idx is not None:
         keep.add(full.padding_idx)
-    used = torch.from_numpy(np.unique(np.concatenate([*known, np.array(sorted(keep), dtype=np.int64)])).astype(np.int64))
+    used = torch.from_numpy(
+        np.unique(np.concatenate([*known, np.array(sorted(keep), dtype=np.int64)])).astype(np.int64)
+    )
     compact = UsedRows(full, used)
     model.encoder.set_input_embeddings(compact)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -31,27 +32,30 @@ from serving.manifest import TaskSpec, read_manifest
 _TASK = "task"
 
 
+@dataclass(frozen=True)
+class ForeignModel:
+    """A checkpoint that was trained elsewhere.
+
+    Attributes:
+        model: checkpoint id, see `compressor.models.resolve`.
+        max_length: tokens per text.
+        labels: names of its outputs in order, where its config has none.
+    """
+
+    model: str
+    max_length: int
+    labels: list[str] | None = None
+
+
 def export_model(
-    model: str,
-    task: TaskSettings,
-    output: Path,
-    *,
-    max_length: int,
-    labels: list[str] | None = None,
-    precisions: tuple[str, ...] = ("fp32", "int8"),
-    gates: GateSettings | None = None,
-    allow_inconclusive: bool = False,
+    source: ForeignModel, task: TaskSettings, output: Path, *, allow_inconclusive: bool = False
 ) -> tuple[Gate, ...]:
     """Export any sequence-classification checkpoint to a bundle, measured on labelled texts.
 
     Args:
-        model: checkpoint id, see `compressor.models.resolve`.
+        source: the model.
         task: where the labelled texts are.
         output: gets `checkpoint/`, `candidate/` and `bundle/`; must not hold a bundle yet.
-        max_length: tokens per text.
-        labels: names of the checkpoint's outputs in order, where its config has none.
-        precisions: artifacts to make.
-        gates: limits; None for the defaults.
         allow_inconclusive: whether an undecided gate lets an artifact pass.
 
     Returns:
@@ -62,7 +66,7 @@ def export_model(
         raise UserError(f"'{bundle}' exists. Give another folder with --output, or delete it.")
     data = load_task(_TASK, task, output="logits")
     checkpoint = output / "checkpoint"
-    import_teacher(checkpoint, TeacherSettings(model=model, train=False, labels=labels), data.task)
+    import_teacher(checkpoint, TeacherSettings(model=source.model, train=False, labels=source.labels), data.task)
     loaded, tokenizer = load_with_tokenizer(checkpoint)
     spec = loaded.tasks[0]
     candidate = output / "candidate"
@@ -71,10 +75,10 @@ def export_model(
         config=loaded.config,
         tokenizer_folder=checkpoint,
         tasks=(spec,),
-        inputs=describe_inputs(loaded, tokenizer, max_length=max_length, text_columns=data.text_columns),
+        inputs=describe_inputs(loaded, tokenizer, max_length=source.max_length, text_columns=data.text_columns),
     )
-    export_candidate(student, candidate, precisions=precisions)
-    limits = gates or GateSettings()
+    export_candidate(student, candidate)
+    limits = GateSettings()
     measured = measure(
         candidate,
         loaded,
@@ -85,14 +89,14 @@ def export_model(
             allow_inconclusive=allow_inconclusive,
         ),
     )
-    fingerprint = checkpoint_fingerprint(model)
+    fingerprint = checkpoint_fingerprint(source.model)
     assemble_bundle(
         candidate,
         measured,
         bundle,
-        name=Path(model).name,
+        name=Path(source.model).name,
         version=hash_json(fingerprint)[:12],
-        provenance={"model": model, "fingerprint": fingerprint, "data": task.model_dump(mode="json")},
+        provenance={"model": source.model, "fingerprint": fingerprint, "data": task.model_dump(mode="json")},
     )
     return measured.gates
 
@@ -128,11 +132,15 @@ def verify_bundle(
     if data is None:
         return verify(bundle)
     if len(tasks) != 1:
-        raise UserError(f"the bundle answers {len(tasks)} tasks and --data holds the labels of one. Give --run instead.")
+        raise UserError(
+            f"the bundle answers {len(tasks)} tasks and --data holds the labels of one. Give --run instead."
+        )
     loaded = load_task(tasks[0].name, as_settings(data, text, label), output=tasks[0].output)
     unknown = [name for name in loaded.task.labels if name not in tasks[0].labels]
     if unknown:
-        raise UserError(f"the data have the label {unknown[0]!r}, which the bundle does not know ({', '.join(tasks[0].labels)}).")
+        raise UserError(
+            f"the data have the label {unknown[0]!r}, which the bundle does not know ({', '.join(tasks[0].labels)})."
+        )
     return verify(bundle, {tasks[0].name: labelled_sample(loaded, tasks[0])})
 
 
@@ -157,4 +165,6 @@ def as_settings(data: str, text: list[str], label: str | None) -> TaskSettings:
 def describe(gate: Gate) -> str:
     """One line on a gate."""
     limits = msgspec.to_builtins(gate)
-    return "{name} of {subject}: {verdict}, measured {measured:.3g} [{low:.3g}, {high:.3g}], limit {limit:.3g}".format(**limits)
+    return "{name} of {subject}: {verdict}, measured {measured:.3g} [{low:.3g}, {high:.3g}], limit {limit:.3g}".format(
+        **limits
+    )

@@ -21,9 +21,9 @@ from compressor.models.checkpoint import load_checkpoint
 from compressor.models.initialise import from_teacher, load_tokenizer, pretrained_model
 from compressor.models.task_model import TaskModel
 from compressor.models.teacher import import_teacher, stored_logits, teacher_logits
+from compressor.pipeline.stages import read_json, write_json
 from compressor.progress import announce
 from compressor.recipe import Recipe, TaskSettings, TeacherSettings, TrainingSettings
-from compressor.pipeline.stages import read_json, write_json
 from serving.errors import UserError
 
 ORDER_FILE = "order.json"

@@ -32,6 +32,7 @@ from export.measure import Limits, Sample, measure, write_measurements
 from export.statistics import paired_difference
 from serving.answers import decide
 from serving.bundle import Bundle
+from serving.golden import Source
 from serving.manifest import read_manifest
 
 ARTIFACT_FIGURES_FILE = "figures.json"
@@ -82,26 +83,35 @@ def export_student(folder: Path, student: Path, data: Mapping[str, TaskData], re
 
 def measure_candidate(
     folder: Path,
-    candidate: Path,
-    *,
-    student: Path,
+    inputs: Mapping[str, Path],
     data: Mapping[str, TaskData],
+    *,
     recipe: Recipe,
-    figures: Mapping[str, Path],
     allow_inconclusive: bool,
 ) -> None:
-    """Parity, metrics and gates of every graph on validation, and the gate of the student against its teachers."""
-    model, _ = load_with_tokenizer(student)
+    """Parity, metrics and gates of every graph on validation, and the gate of the student against its teachers.
+
+    Args:
+        folder: to write.
+        inputs: folders of `candidate` and `student` and, where the teachers' gate is set, of the figures of the
+            student and of every `teacher-<task>`.
+        data: the tasks.
+        recipe: its limits and its choice of golden texts.
+        allow_inconclusive: whether an undecided gate lets an artifact pass.
+    """
+    model, _ = load_with_tokenizer(inputs["student"])
     limits = Limits(
         export_logit_difference=recipe.gates.export_logit_difference,
         quantisation_metric_drop=recipe.gates.quantisation_metric_drop,
         allow_inconclusive=allow_inconclusive,
     )
-    golden = None if recipe.export.golden == "synthetic" else ("validation", _real_texts(data))
-    measured = measure(candidate, model, validation_samples(data), limits=limits, golden=golden)
+    texts: tuple[Source, list[tuple[str, ...]]] | None = None
+    if recipe.export.golden == "validation":
+        texts = ("validation", _real_texts(data))
+    measured = measure(inputs["candidate"], model, validation_samples(data), limits=limits, golden=texts)
     write_measurements(folder, measured)
     limit = recipe.gates.teacher_metric_drop
-    gates = list(_teacher_gates(data, figures, limit)) if limit is not None else []
+    gates = list(_teacher_gates(data, inputs, limit)) if limit is not None else []
     write_json(folder / TEACHER_GATES_FILE, msgspec.to_builtins(gates))
 
 
@@ -123,11 +133,11 @@ def _real_texts(data: Mapping[str, TaskData]) -> list[tuple[str, ...]]:
     return [texts[pick] for pick in picks]
 
 
-def _teacher_gates(data: Mapping[str, TaskData], figures: Mapping[str, Path], limit: float) -> Iterator[Gate]:
+def _teacher_gates(data: Mapping[str, TaskData], inputs: Mapping[str, Path], limit: float) -> Iterator[Gate]:
     for name, task in data.items():
         sample = _sample(task, VALIDATION)
-        student = decide(read_logits(figures["student"], name, VALIDATION), task.task)
-        teacher = decide(read_logits(figures[f"teacher-{name}"], name, VALIDATION), task.task)
+        student = decide(read_logits(inputs["figures-student"], name, VALIDATION), task.task)
+        teacher = decide(read_logits(inputs[f"figures-teacher-{name}"], name, VALIDATION), task.task)
         drop, low, high = paired_difference(sample.metric, sample.labels, student, teacher)
         yield decide_gate("teacher_metric_drop", f"student {name}", drop, limit=limit, low=low, high=high)
 

@@ -1,8 +1,8 @@
 """A run folder: what the user keeps of a run, and the one function that fills it.
 
-    recipe.yaml  environment.json  log.jsonl  report.json  report.html
-    stages/<stage>-<key>/
-    teacher/  student/  controls/  bundle/     links to the current stages
+recipe.yaml  environment.json  log.jsonl  report.json  report.html
+stages/<stage>-<key>/
+teacher/  student/  controls/  bundle/     links to the current stages
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compressor.pipeline.graph import Pipeline, needed_for, run_stages
+from compressor.pipeline.graph import Pipeline
 from compressor.pipeline.proving import BUNDLE_FOLDER, read_verdicts
-from compressor.pipeline.stages import Stage, StageStore, write_json
+from compressor.pipeline.stages import Stage, StageStore, needed_for, run_stages, write_json
 from compressor.progress import log_event
 from compressor.recipe import Recipe
 from compressor.recipe_file import dump_recipe, load_recipe
@@ -64,31 +64,29 @@ class RunFolder:
         pipeline = Pipeline(recipe, StageStore(stages or folder / "stages"), allow_inconclusive=allow_inconclusive)
         return cls(folder, recipe, pipeline)
 
-    def run(self, *targets: Stage) -> dict[str, float]:
-        """Run what some stages need and link what is there now; seconds per stage."""
+    def run(self, *targets: Stage) -> None:
+        """Run what some stages need and link what is there now."""
         log = self.folder / LOG_FILE
         log_event(log, "run started", targets=[stage.folder_name for stage in targets])
-        seconds = run_stages(self.pipeline, needed_for(*targets), log)
+        run_stages(self.pipeline.store, needed_for(*targets), log)
         self._link()
         log_event(log, "run finished")
-        return seconds
 
     def run_all(self) -> dict[str, Any]:
         """Every stage and the report, which is returned; `check_gates` says whether it may be trusted."""
-        pipeline = self.pipeline
-        seconds = self.run(*pipeline.figures.values(), pipeline.bundle, pipeline.artifact_figures, pipeline.benchmark)
-        return self.write_report(seconds)
+        self.run(*self.pipeline.final_stages)
+        return self.write_report()
 
-    def write_report(self, seconds: Mapping[str, float] | None = None) -> dict[str, Any]:
+    def write_report(self) -> dict[str, Any]:
         """Write report.json and report.html from finished stages; UserError names a missing one."""
         pipeline = self.pipeline
-        needed = needed_for(*pipeline.figures.values(), pipeline.artifact_figures, pipeline.benchmark)
-        missing = [stage.name for stage in needed if not pipeline.store.is_done(stage)]
+        missing = [stage.name for stage in pipeline.in_order() if not pipeline.store.is_done(stage)]
         if missing:
             raise UserError(
-                f"the run '{self.folder}' has no finished stage {missing[0]!r}. Finish it first: compressor run {self.folder}"
+                f"the run '{self.folder}' has no finished stage {missing[0]!r}. "
+                f"Finish it first: compressor run {self.folder}"
             )
-        report = assemble_report(pipeline, seconds or {})
+        report = assemble_report(pipeline)
         write_json(self.folder / REPORT_FILE, report)
         write_page(report, self.folder / PAGE_FILE)
         return report
@@ -99,8 +97,8 @@ class RunFolder:
         failed = [gate for gate in report["gates"] if gate["verdict"] not in tolerated]
         if failed:
             lines = [
-                f"{gate['name']} of {gate['artifact']} on {gate['task']}: {gate['verdict']}, measured {gate['measured']:.3g} "
-                f"[{gate['low']:.3g}, {gate['high']:.3g}], limit {gate['limit']:.3g}"
+                f"{gate['name']} of {gate['artifact']} on {gate['task']}: {gate['verdict']}, "
+                f"measured {gate['measured']:.3g} [{gate['low']:.3g}, {gate['high']:.3g}], limit {gate['limit']:.3g}"
                 for gate in failed
             ]
             hint = (
@@ -168,7 +166,9 @@ def _check_owner(folder: Path, recipe: Recipe) -> None:
     recorded = folder / RECIPE_FILE
     if not recorded.is_file():
         if folder.is_dir() and any(folder.iterdir()) and not (folder / "stages").is_dir():
-            raise UserError(f"the output folder '{folder}' holds other things. Give a new or empty folder with --output.")
+            raise UserError(
+                f"the output folder '{folder}' holds other things. Give a new or empty folder with --output."
+            )
         return
     old = load_recipe(recorded)
     if old.name != recipe.name or old.tasks.keys() != recipe.tasks.keys():

@@ -13,12 +13,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compressor.progress import announce
+from compressor.progress import announce, log_event
 
 KEY_LENGTH = 12
 STAGE_FILE = "stage.json"
@@ -76,6 +77,10 @@ class StageStore:
         """Whether the stage is complete."""
         return (self.path(stage) / STAGE_FILE).is_file()
 
+    def seconds(self, stage: Stage) -> float:
+        """How long the call that finished the stage worked on it."""
+        return float(read_json(self.path(stage) / STAGE_FILE)["seconds"])
+
     def run(self, stage: Stage) -> Path:
         """Build the stage if it is not there, and return its folder.
 
@@ -92,12 +97,14 @@ class StageStore:
     def _build(self, stage: Stage) -> None:
         partial = self.folder / f"{stage.folder_name}.partial"
         partial.mkdir(exist_ok=True)
+        started = time.monotonic()
         stage.build(partial)
         record = {
             "name": stage.name,
             "version": stage.version,
             "fields": stage.fields,
             "inputs": {role: other.folder_name for role, other in stage.inputs.items()},
+            "seconds": time.monotonic() - started,
         }
         write_json(partial / STAGE_FILE, record)
         final = self.path(stage)
@@ -122,6 +129,35 @@ class StageStore:
             handle.write(str(os.getpid()))
             handle.flush()
             yield
+
+
+def run_stages(store: StageStore, stages: Iterable[Stage], log: Path | None = None) -> None:
+    """Run stages in order and say so."""
+    for stage in stages:
+        if store.is_done(stage):
+            announce(f"= {stage.label}: done before ({stage.folder_name})")
+            continue
+        announce(f"> {stage.label}")
+        log_event(log, "stage started", stage=stage.folder_name)
+        store.run(stage)
+        seconds = store.seconds(stage)
+        log_event(log, "stage finished", stage=stage.folder_name, seconds=seconds)
+        announce(f"  done in {seconds:.1f} s")
+
+
+def needed_for(*targets: Stage) -> list[Stage]:
+    """The stages that some stages need, those themselves last."""
+    seen: set[str] = set()
+    return [stage for target in targets for stage in _with_inputs(target, seen)]
+
+
+def _with_inputs(stage: Stage, seen: set[str]) -> Iterator[Stage]:
+    if stage.folder_name in seen:
+        return
+    seen.add(stage.folder_name)
+    for other in stage.inputs.values():
+        yield from _with_inputs(other, seen)
+    yield stage
 
 
 def hash_json(value: object) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +29,11 @@ def describe_environment() -> dict[str, Any]:
     return {**findings["host"], "versions": findings["versions"], **findings["devices"]}
 
 
-def assemble_report(pipeline: Pipeline, seconds: Mapping[str, float]) -> dict[str, Any]:
+def assemble_report(pipeline: Pipeline) -> dict[str, Any]:
     """Gather a report from the stages of a finished pipeline.
 
     Args:
         pipeline: all of whose stages are done.
-        seconds: per stage folder, of this call; 0 for a stage that was there already.
 
     Returns:
         JSON values; `docs/report.md` describes the fields.
@@ -50,16 +48,14 @@ def assemble_report(pipeline: Pipeline, seconds: Mapping[str, float]) -> dict[st
         "tasks": _tasks(pipeline),
         "teacher": _teacher(pipeline),
         "student": {**_student(pipeline, "student", pipeline.student), "method": recipe.method},
-        "controls": {
-            name: _student(pipeline, f"control-{name}", stage) for name, stage in pipeline.controls.items()
-        },
+        "controls": {name: _student(pipeline, f"control-{name}", stage) for name, stage in pipeline.controls.items()},
         "artifacts": _artifacts(pipeline, bundle),
         "measurements": read_latency(pipeline.path(pipeline.benchmark)),
         "gates": read_verdicts(pipeline.path(pipeline.measurements)),
         "intervals_over": "examples",
         "environment": describe_environment(),
         "stages": [
-            {"name": stage.name, "key": stage.key, "seconds": seconds.get(stage.folder_name, 0.0)}
+            {"name": stage.name, "key": stage.key, "seconds": pipeline.store.seconds(stage)}
             for stage in pipeline.in_order()
         ],
     }
@@ -100,9 +96,7 @@ def _teacher(pipeline: Pipeline) -> dict[str, Any]:
         "kind": _kind(pipeline.path(next(iter(pipeline.teachers.values()))), has_curve=bool(training)),
         "model": ", ".join(dict.fromkeys(str(teacher.predictions or teacher.model) for teacher in settings)),
         "count": len(settings),
-        **{
-            name: None if None in sizes[name] else sum(filter(None, sizes[name])) for name in _SUM_OF_TEACHERS
-        },
+        **{name: None if None in sizes[name] else sum(filter(None, sizes[name])) for name in _SUM_OF_TEACHERS},
         "layers": sizes["layers"][0] if len(set(sizes["layers"])) == 1 else None,
         "tasks": tasks,
         "training": training,

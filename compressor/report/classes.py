@@ -150,8 +150,6 @@ def _confusions(matrix: Sequence[Sequence[int]] | None, labels: Sequence[str]) -
         return None
     return Table(
         columns=("label", "student's answer", "texts"),
-        rows=tuple(
-            (str(label), str(answer), f"{number} of {total}") for number, label, answer, total in largest
-        ),
+        rows=tuple((str(label), str(answer), f"{number} of {total}") for number, label, answer, total in largest),
         text_columns=2,
     )

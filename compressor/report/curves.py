@@ -69,9 +69,7 @@ def learning_curves(report: Mapping[str, Any]) -> list[Figure]:
         )
         for task, metric in _judged(report)
     ]
-    figures.append(
-        _drawn(found, "loss", "training loss (each model has a loss of its own: compare shapes only)")
-    )
+    figures.append(_drawn(found, "loss", "training loss (each model has a loss of its own: compare shapes only)"))
     return [figure for figure in figures if figure]
 
 

@@ -24,9 +24,7 @@ def environment_table(report: Mapping[str, Any]) -> Table:
     """What is known of the machine, one fact per row."""
     facts = {key: value for key, value in (report.get("environment") or {}).items() if key != "versions"}
     rows = tuple(
-        (_NAMES.get(key, key.replace("_", " ")), _fact(key, value))
-        for key, value in facts.items()
-        if value is not None
+        (_NAMES.get(key, key.replace("_", " ")), _fact(key, value)) for key, value in facts.items() if value is not None
     )
     return Table(("fact", "value"), rows, text_columns=2)
 
@@ -34,9 +32,7 @@ def environment_table(report: Mapping[str, Any]) -> Table:
 def versions_table(report: Mapping[str, Any]) -> Table:
     """Programs and their versions."""
     versions = (report.get("environment") or {}).get("versions") or {}
-    return Table(
-        ("program", "version"), tuple((name, str(v)) for name, v in versions.items()), text_columns=2
-    )
+    return Table(("program", "version"), tuple((name, str(v)) for name, v in versions.items()), text_columns=2)
 
 
 def trainings_table(report: Mapping[str, Any]) -> Table | None:
@@ -68,13 +64,7 @@ def _fact(key: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float):
-        return (
-            f"{value / 2**30:.1f} GiB"
-            if key.endswith("_bytes")
-            else compact(value)
-            if value < 1e6
-            else count(value)
-        )
+        return f"{value / 2**30:.1f} GiB" if key.endswith("_bytes") else compact(value) if value < 1e6 else count(value)
     if isinstance(value, list | tuple):
         return ", ".join(_fact("", item) for item in value) or MISSING
     if isinstance(value, Mapping):

@@ -18,8 +18,8 @@ from compressor.report.wording import (
     ratio_in_words,
 )
 
-# Other precisions are made from this one: its gates are theirs too.
-REFERENCE = "fp32"
+# What every artifact is made from: their gates are its gates too.
+_ORIGINS = ("student", "fp32")
 _ALL_PASSED = {1: "its one gate passed", 2: "both of its gates passed"}
 
 
@@ -44,9 +44,7 @@ def trust(report: Mapping[str, Any], view: Overview) -> str:
     ]
     if not parts:
         parts = [_ALL_PASSED.get(len(own), f"all {len(own)} of its gates passed")]
-    others = sorted(
-        {g["artifact"] for g in gates if not _concerns(g, view.answer) and g["verdict"] != "passed"}
-    )
+    others = sorted({g["artifact"] for g in gates if not _concerns(g, view.answer) and g["verdict"] != "passed"})
     if others:
         parts.append(f"{listed(others)} did not pass and is not what is meant here")
     return "; ".join(parts)
@@ -57,18 +55,24 @@ def gates_of(report: Mapping[str, Any], variant: Variant) -> list[Mapping[str, A
     return [gate for gate in report.get("gates") or [] if _concerns(gate, variant)]
 
 
+def baseline_in_words(baseline: Variant) -> str:
+    """What a speed-up is measured against; several teachers answer one after the other."""
+    if baseline.kind != "teacher":
+        return "the same student in torch"
+    is_one = baseline.name == "teacher"
+    return "the unpadded torch teacher" if is_one else f"the {baseline.name} in turn, unpadded, in torch"
+
+
 def _called(variant: Variant) -> str:
     return f"{variant.precision} student" if variant.precision else "student"
 
 
 def _concerns(gate: Mapping[str, Any], variant: Variant) -> bool:
-    return not gate.get("artifact") or gate["artifact"] in (variant.precision, REFERENCE)
+    return not gate.get("artifact") or gate["artifact"] in (variant.precision, *_ORIGINS)
 
 
 def _count(gates: Sequence[Mapping[str, Any]], total: int, verdict: str) -> str:
-    names = sorted(
-        {f"{gate['name']} on {gate['task']}" if gate.get("task") else gate["name"] for gate in gates}
-    )
+    names = sorted({f"{gate['name']} on {gate['task']}" if gate.get("task") else gate["name"] for gate in gates})
     return f"{len(gates)} of its {number_of(total, 'gate')} {verdict} ({listed(names)})"
 
 
@@ -89,9 +93,9 @@ def _speed(view: Overview) -> str:
     own = f"{milliseconds(view.answer.p50_ms)} ms"
     if ratio is None or baseline is None or baseline is view.answer:
         return f"answers in {own} ({view.point})"
-    against = "the unpadded torch teacher" if baseline.kind == "teacher" else "the same student in torch"
     words = ratio_in_words(ratio, SPEED)
-    return f"answers {words} {against} ({own} instead of {milliseconds(baseline.p50_ms)} ms; {view.point})"
+    instead = f"{own} instead of {milliseconds(baseline.p50_ms)} ms; {view.point}"
+    return f"answers {words} {baseline_in_words(baseline)} ({instead})"
 
 
 def _loss(view: Overview) -> str:
@@ -107,8 +111,4 @@ def _score_in_words(task: str, score: Score, teacher: Score | None) -> str:
     own = " ".join(part for part in (task, plain_metric(score.metric), score_text(score)) if part)
     if teacher is None:
         return own
-    return (
-        f"{own} (teacher {score_text(teacher)})"
-        if task
-        else f"{own} against the teacher's {score_text(teacher)}"
-    )
+    return f"{own} (teacher {score_text(teacher)})" if task else f"{own} against the teacher's {score_text(teacher)}"

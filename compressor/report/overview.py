@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from compressor.report.wording import is_known, number_of
+from compressor.report.wording import is_known, known, number_of
 
 Kind = Literal["teacher", "student", "artifact", "control"]
 LOWER_IS_BETTER = frozenset({"mse"})
@@ -128,7 +128,7 @@ def overview(report: Mapping[str, Any]) -> Overview:
 def scores_of(tasks: Mapping[str, Any] | None) -> dict[str, Score]:
     """The judged figure of every task that has one."""
     return {
-        task: Score(facts.get("metric") or "", facts["value"], facts.get("low"), facts.get("high"))
+        task: Score(facts.get("metric") or "", facts["value"], known(facts.get("low")), known(facts.get("high")))
         for task, facts in (tasks or {}).items()
         if facts and is_known(facts.get("value"))
     }
@@ -153,14 +153,11 @@ def _teacher(report: Mapping[str, Any], timed: Sequence[Mapping[str, Any]]) -> V
     facts = report.get("teacher")
     if not facts:
         return None
-    if facts.get("kind") == "predictions":
-        what = "stored predictions, no model"
-    else:
-        what = _described(facts, "torch")
+    is_stored = facts.get("kind") == "predictions"
     return Variant(
         kind="teacher",
         name="teacher" if facts.get("count", 1) == 1 else f"{facts['count']} teachers",
-        what=what,
+        what="stored predictions, no model" if is_stored else _described(facts, "torch"),
         num_bytes=facts.get("bytes"),
         parameters=facts.get("parameters"),
         scores=scores_of(facts.get("tasks")),
@@ -181,9 +178,7 @@ def _student(report: Mapping[str, Any], timed: Sequence[Mapping[str, Any]]) -> V
     )
 
 
-def _artifact(
-    report: Mapping[str, Any], facts: Mapping[str, Any], timed: Sequence[Mapping[str, Any]]
-) -> Variant:
+def _artifact(report: Mapping[str, Any], facts: Mapping[str, Any], timed: Sequence[Mapping[str, Any]]) -> Variant:
     precision = facts["precision"]
     is_default = bool(facts.get("is_default"))
     return Variant(

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from plotly.offline import get_plotlyjs
 
-from compressor.report import environment, sections
+from compressor.report import sections
 from compressor.report.classes import class_views
 from compressor.report.curves import learning_curves
+from compressor.report.environment import environment_table, trainings_table, versions_table
 from compressor.report.headline import headline
 from compressor.report.overview import overview
 from compressor.report.plots import Figure
@@ -44,14 +46,6 @@ def write_page(report: Mapping[str, Any], path: Path) -> None:
 
 def render(report: Mapping[str, Any]) -> str:
     """The page's HTML."""
-    env = Environment(
-        loader=PackageLoader("compressor", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    env.policies["json.dumps_kwargs"] = {"allow_nan": False}
     figures: list[Figure] = []
 
     def place(figure: Figure) -> int:
@@ -59,9 +53,20 @@ def render(report: Mapping[str, Any]) -> str:
         figures.append(figure)
         return len(figures) - 1
 
-    env.globals["place"] = place
-    body = env.get_template(TEMPLATE)
-    return body.render(**_content(report), figures=figures, **_assets())
+    return _template().render(**_content(report), **_assets(), figures=figures, place=place)
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("compressor", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
+    return environment.get_template(TEMPLATE)
 
 
 def _assets() -> dict[str, str]:
@@ -89,9 +94,7 @@ def _content(report: Mapping[str, Any]) -> dict[str, Any]:
         "created": _moment(report.get("created")),
         "headline": headline(report),
         "tiles": tiles(report, view),
-        "tradeoffs": [
-            (task, figure) for task in view.tasks if (figure := accuracy_against_latency(view, task))
-        ],
+        "tradeoffs": [(task, figure) for task in view.tasks if (figure := accuracy_against_latency(view, task))],
         "point": view.point,
         "baseline": view.baseline,
         "comparison": comparison_table(report),
@@ -101,13 +104,13 @@ def _content(report: Mapping[str, Any]) -> dict[str, Any]:
         "metrics": sections.metrics_table(report),
         "classes": class_views(report),
         "curves": learning_curves(report),
-        "trainings": environment.trainings_table(report),
+        "trainings": trainings_table(report),
         "data": sections.data_table(report),
         "notices": sections.notices(report),
         "latency": sections.latency_table(report),
         "examples": sections.examples_table(report),
         "recipe": sections.recipe_yaml(report),
         "stages": sections.stages_table(report),
-        "environment": environment.environment_table(report),
-        "versions": environment.versions_table(report),
+        "environment": environment_table(report),
+        "versions": versions_table(report),
     }

@@ -101,9 +101,7 @@ def controls_table(report: Report, view: Overview) -> Table | None:
             "what it is",
             *(score_title(task, metrics.get(task, ""), is_only=len(view.tasks) == 1) for task in view.tasks),
         ),
-        rows=tuple(
-            (name, what, *(score_text(scores.get(t)) for t in view.tasks)) for name, what, scores in compared
-        ),
+        rows=tuple((name, what, *(score_text(scores.get(t)) for t in view.tasks)) for name, what, scores in compared),
         text_columns=2,
     )
 
@@ -127,9 +125,7 @@ def latency_table(report: Report) -> Table | None:
         for m in report.get("measurements") or []
     )
     numbers = ("threads", "batch", "p50, ms", "p95, ms", "p99, ms", "samples", "texts/s")
-    return (
-        Table(("variant", "runtime", "precision", "device", *numbers), rows, text_columns=4) if rows else None
-    )
+    return Table(("variant", "runtime", "precision", "device", *numbers), rows, text_columns=4) if rows else None
 
 
 def _percentile(value: float | None) -> str:

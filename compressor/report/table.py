@@ -56,9 +56,7 @@ def comparison_table(report: Mapping[str, Any]) -> Table:
         ),
         rows=tuple(_cells(view, variant) for variant in view.variants),
         text_columns=2,
-        marks=tuple(
-            "default" if v.is_default else v.kind if v.kind == "control" else "" for v in view.variants
-        ),
+        marks=tuple("default" if v.is_default else v.kind if v.kind == "control" else "" for v in view.variants),
     )
 
 

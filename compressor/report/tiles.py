@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from compressor.report.headline import gates_of
+from compressor.report.headline import baseline_in_words, gates_of
 from compressor.report.overview import LOWER_IS_BETTER, Overview
 from compressor.report.table import score_text, score_title
 from compressor.report.wording import (
@@ -44,11 +44,11 @@ def tiles(report: Mapping[str, Any], view: Overview) -> list[Tile]:
 
 
 def _size(view: Overview) -> Tile:
-    size, before = view.answer.num_bytes, view.teacher.num_bytes if view.teacher else None
-    note = (
-        f"{ratio_in_words(before / size, SIZE)} the teacher, {megabytes(before)}" if size and before else ""
-    )
-    return Tile("size", megabytes(size), (note,) if note else ())
+    size, teacher = view.answer.num_bytes, view.teacher
+    if not size or teacher is None or not teacher.num_bytes:
+        return Tile("size", megabytes(size))
+    words = ratio_in_words(teacher.num_bytes / size, SIZE)
+    return Tile("size", megabytes(size), (f"{words} the {teacher.name}, {megabytes(teacher.num_bytes)}",))
 
 
 def _speed(view: Overview) -> Tile:
@@ -57,8 +57,8 @@ def _speed(view: Overview) -> Tile:
         return Tile("time per call", MISSING, ("not measured",))
     notes = [str(view.point)]
     if ratio is not None and baseline is not None and baseline is not view.answer:
-        against = "the unpadded torch teacher" if baseline.kind == "teacher" else "the same student in torch"
-        notes.insert(0, f"{ratio_in_words(ratio, SPEED)} {against}, {milliseconds(baseline.p50_ms)} ms")
+        words = ratio_in_words(ratio, SPEED)
+        notes.insert(0, f"{words} {baseline_in_words(baseline)}, {milliseconds(baseline.p50_ms)} ms")
     return Tile("time per call", f"{milliseconds(p50)} ms", tuple(notes))
 
 

@@ -25,9 +25,7 @@ def accuracy_against_latency(view: Overview, task: str) -> Figure | None:
     drawn = layout(f"p50 of one call in ms, {view.point}", title, height=420)
     right = max(v.p50_ms or 0.0 for v in timed) * 1.18
     drawn["xaxis"]["range"] = [0, right]
-    drawn["annotations"] = [
-        _label(variant, task, is_above=place % 2 == 0) for place, variant in enumerate(timed)
-    ]
+    drawn["annotations"] = [_label(variant, task, is_above=place % 2 == 0) for place, variant in enumerate(timed)]
     controls = [control for control in view.of_kind("control") if task in control.scores]
     drawn["annotations"] += [_line_label(control, task) for control in controls]
     lines = [_line(control, task, right) for control in controls]
@@ -35,9 +33,7 @@ def accuracy_against_latency(view: Overview, task: str) -> Figure | None:
 
 
 def _title(metric: str) -> str:
-    return (
-        f"{plain_metric(metric)} on the test split{', lower is better' if metric in LOWER_IS_BETTER else ''}"
-    )
+    return f"{plain_metric(metric)} on the test split{', lower is better' if metric in LOWER_IS_BETTER else ''}"
 
 
 def _point(variant: Variant, task: str, largest: int) -> Figure:

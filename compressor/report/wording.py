@@ -27,6 +27,11 @@ def is_known(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
+def known(value: float | None) -> float | None:
+    """The number, or None for what is no number."""
+    return value if is_known(value) else None
+
+
 def megabytes(num_bytes: float | None) -> str:
     """Bytes as megabytes of 10^6 bytes; two significant digits at least."""
     if num_bytes is None or not is_known(num_bytes):

@@ -31,9 +31,7 @@ def soft_label_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, tem
         [batch] in nats, the mean over the labels. Its least value is the teacher's own entropy, not 0.
     """
     probabilities = torch.sigmoid(teacher_logits.detach() / temperature)
-    losses = functional.binary_cross_entropy_with_logits(
-        student_logits / temperature, probabilities, reduction="none"
-    )
+    losses = functional.binary_cross_entropy_with_logits(student_logits / temperature, probabilities, reduction="none")
     return losses.mean(dim=-1) * temperature**2
 
 
@@ -68,9 +66,7 @@ class Multilabel:
 
     def hard_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Binary cross-entropy in nats, mean over labels, [batch]; targets [batch, labels] in [0, 1]."""
-        losses = functional.binary_cross_entropy_with_logits(
-            logits, targets.to(logits.dtype), reduction="none"
-        )
+        losses = functional.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none")
         return losses.mean(dim=-1)
 
     def soft_loss(self, student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:

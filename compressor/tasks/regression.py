@@ -32,9 +32,7 @@ def mse(labels: np.ndarray, predictions: np.ndarray) -> float:
     return float(np.mean(np.square(labels - predictions, dtype=np.float64)))
 
 
-def _correlation(
-    measure: Callable[..., tuple[float, float]], labels: np.ndarray, predictions: np.ndarray
-) -> float:
+def _correlation(measure: Callable[..., tuple[float, float]], labels: np.ndarray, predictions: np.ndarray) -> float:
     """A correlation with scipy's undefined cases settled: nothing varies, nothing is explained."""
     if _is_constant(labels) or _is_constant(predictions):
         return 0.0

@@ -29,9 +29,24 @@ from transformers.utils import logging as transformers_logging
 from compressor.data.splits import Split, TaskData
 from serving.manifest import TaskSpec
 
-WORDS = (
-    "the card order money refund please cancel my account help now late broken never arrived thanks"
-).split()
+WORDS = [
+    "the",
+    "card",
+    "order",
+    "money",
+    "refund",
+    "please",
+    "cancel",
+    "my",
+    "account",
+    "help",
+    "now",
+    "late",
+    "broken",
+    "never",
+    "arrived",
+    "thanks",
+]
 TOPICS = {
     "billing": ["money", "refund", "card"],
     "delivery": ["late", "arrived", "order"],
@@ -41,9 +56,7 @@ SMALL = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 37}
 
 CONFIGS: dict[str, Callable[[int], PreTrainedConfig]] = {
     "bert": lambda vocab: BertConfig(vocab_size=vocab, num_hidden_layers=4, **SMALL),
-    "distilbert": lambda vocab: DistilBertConfig(
-        vocab_size=vocab, dim=32, n_heads=4, hidden_dim=37, n_layers=4
-    ),
+    "distilbert": lambda vocab: DistilBertConfig(vocab_size=vocab, dim=32, n_heads=4, hidden_dim=37, n_layers=4),
     "roberta": lambda vocab: RobertaConfig(
         vocab_size=vocab, num_hidden_layers=4, pad_token_id=0, max_position_embeddings=130, **SMALL
     ),
@@ -91,9 +104,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """A factory of tiny random sequence-classification checkpoints: (architecture, labels) -> folder."""
 
-    def make(
-        architecture: str = "bert", labels: tuple[str, ...] = ("billing", "delivery", "account")
-    ) -> Path:
+    def make(architecture: str = "bert", labels: tuple[str, ...] = ("billing", "delivery", "account")) -> Path:
         folder = tmp_path_factory.mktemp(architecture)
         own = toy_tokenizer()
         config = CONFIGS[architecture](len(own))

@@ -120,14 +120,16 @@ def test_the_example_is_a_recipe_with_every_key_described() -> None:
 
 def test_options_make_the_recipe_of_one_task() -> None:
     """Catches `run --data` that names its task or its run in a way no folder can have."""
-    recipe = recipe_from_options(data="my data.csv", text=["a", "b"], label="the label", layers=2, method="none")
+    recipe = recipe_from_options(
+        {"data": "my data.csv", "text": ["a", "b"], "label": "the label", "layers": 2, "method": "none"}
+    )
     assert recipe.name == "my-data"
     assert recipe.tasks.keys() == {"the_label"}
     assert recipe.tasks["the_label"].text == ["a", "b"]
     assert (recipe.student.layers, recipe.method) == (2, {"none": {}})
-    assert recipe_from_options(data="org/name:config@main", label="3").tasks.keys() == {"label_3"}
+    assert recipe_from_options({"data": "org/name:config@main", "label": "3"}).tasks.keys() == {"label_3"}
     with pytest.raises(UserError, match="needs a recipe or --data"):
-        recipe_from_options(data=None)
+        recipe_from_options({})
 
 
 def test_the_demo_recipe_is_valid() -> None:

@@ -36,7 +36,7 @@ class SoftTargets:
 
 
 def kd_terms(knobs: KdKnobs) -> tuple[LossTerm, ...]:
-    """alpha * soft + (1 - alpha) * gold; a term of weight 0 is left out, so alpha 0 is the control."""
+    """Alpha * soft + (1 - alpha) * gold; a term of weight 0 is left out, so alpha 0 is the control."""
     terms: list[LossTerm] = []
     if knobs.alpha > 0.0:
         terms.append(SoftTargets(knobs.alpha, knobs.temperature))

@@ -100,9 +100,7 @@ def test_every_row_comes_once_per_epoch(rows: int, batch_size: int) -> None:
         batches = list(sampler)
         assert sorted(row for batch in batches for row in batch) == list(range(rows))
         assert len(batches) == len(sampler)
-        assert sorted(map(len, batches), reverse=True)[: rows // batch_size] == [batch_size] * (
-            rows // batch_size
-        )
+        assert sorted(map(len, batches), reverse=True)[: rows // batch_size] == [batch_size] * (rows // batch_size)
 
 
 def test_order_depends_on_seed_and_epoch_alone(lengths: np.ndarray) -> None:

@@ -10,9 +10,7 @@ import pytest
 from compressor.data.hub import HubId, parse_hub_id, read_hub
 from serving.errors import UserError
 
-FEATURES = datasets.Features(
-    {"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])}
-)
+FEATURES = datasets.Features({"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
 
 
 def rows(labels: list[int]) -> datasets.Dataset:

@@ -128,9 +128,7 @@ def test_built_in_tasks_share_one_corpus() -> None:
         "urgency": "regression",
     }
     assert tasks["sentiment"].task.labels == ("negative", "neutral", "positive")
-    assert all(
-        sum(data.dropped.values()) == 0 and len(data.splits["train"]) == 1728 for data in tasks.values()
-    )
+    assert all(sum(data.dropped.values()) == 0 and len(data.splits["train"]) == 1728 for data in tasks.values())
     bank = prepared(bank={"data": "supportdesk", "label": "intent", "where": {"domain": "bank"}})["bank"]
     assert len(bank.splits["train"]) == 432
     assert bank.sources["where"] == {"domain": "bank"}

@@ -111,9 +111,7 @@ def test_killed_between_and_inside_checkpoints_it_ends_with_the_same_weights(
 
 
 @pytest.mark.slow
-def test_a_storm_of_kills_at_random_moments_changes_nothing(
-    reference: tuple[Path, Path, Path], tmp_path: Path
-) -> None:
+def test_a_storm_of_kills_at_random_moments_changes_nothing(reference: tuple[Path, Path, Path], tmp_path: Path) -> None:
     """Catches a moment that the two chosen ones missed."""
     whole, data, checkpoint = reference
     folder, moments, kills = tmp_path / "storm", random.Random(0), 0

@@ -31,9 +31,7 @@ def job(
 ) -> Callable[..., TrainingJob]:
     """A factory: (methods, settings, dropout) -> a training job on the toy task."""
     folder = str(checkpoint())
-    targets = {
-        "topic": np.random.default_rng(0).normal(size=(len(training_texts(toy_data)), 3)).astype(np.float32)
-    }
+    targets = {"topic": np.random.default_rng(0).normal(size=(len(training_texts(toy_data)), 3)).astype(np.float32)}
 
     def make(
         methods: Methods, settings: TrainingSettings = FAST, *, dropout: bool = True, layers: int = 1
@@ -74,9 +72,7 @@ def curve(folder: Path) -> list[dict[str, float]]:
     return found
 
 
-def test_kd_of_weight_zero_is_the_control_bit_for_bit(
-    job: Callable[..., TrainingJob], tmp_path: Path
-) -> None:
+def test_kd_of_weight_zero_is_the_control_bit_for_bit(job: Callable[..., TrainingJob], tmp_path: Path) -> None:
     """Catches a soft term, or unlabelled texts, that act although their weight is 0."""
     control = trained(job({"none": {}}), tmp_path / "none")
     zero = trained(job({"kd": {"alpha": 0.0, "temperature": 7.0}}), tmp_path / "zero")
@@ -124,9 +120,7 @@ def trainer_of(job: TrainingJob, folder: Path, monkeypatch: pytest.MonkeyPatch) 
     return caught[0]
 
 
-def test_gradient_accumulation_trains_like_the_larger_batch(
-    job: Callable[..., TrainingJob], tmp_path: Path
-) -> None:
+def test_gradient_accumulation_trains_like_the_larger_batch(job: Callable[..., TrainingJob], tmp_path: Path) -> None:
     """Catches accumulation that is right for one step but wrong through the whole loop (steps, schedule)."""
     small = FAST.model_copy(update={"batch_size": 108, "gradient_accumulation": 1, "epochs": 3})
     whole = trained(job({"kd": {}}, small, dropout=False), tmp_path / "whole")
@@ -154,9 +148,7 @@ def test_unlabelled_texts_teach_by_the_soft_term_only(
     assert all(torch.equal(control[name], bare_control[name]) for name in control)
 
 
-def test_early_stopping_keeps_the_best_validated_epoch(
-    job: Callable[..., TrainingJob], tmp_path: Path
-) -> None:
+def test_early_stopping_keeps_the_best_validated_epoch(job: Callable[..., TrainingJob], tmp_path: Path) -> None:
     """Catches weights of the last epoch sold as those of the best one."""
     patient = FAST.model_copy(update={"epochs": 30, "early_stopping": 2, "learning_rate": 3e-3})
     folder = tmp_path / "run"
@@ -187,9 +179,7 @@ def test_frequent_checkpoints_and_validation_do_not_change_the_weights(
     rare = trained(job({"kd": {}}), tmp_path / "rare")
     often = trained(job({"kd": {}}, FAST.model_copy(update={"checkpoint_seconds": 1e-6})), tmp_path / "often")
     assert all(torch.equal(rare[name], often[name]) for name in rare)
-    assert (
-        not list((tmp_path / "often").glob("checkpoints/*")) or (tmp_path / "often" / "checkpoints").is_dir()
-    )
+    assert not list((tmp_path / "often").glob("checkpoints/*")) or (tmp_path / "often" / "checkpoints").is_dir()
 
 
 def test_only_checkpoints_with_a_marker_count(tmp_path: Path) -> None:

@@ -43,9 +43,7 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     """A report written twice must say the same."""
     logits, labels = noisy_intents(50)
     assert evaluate(INTENT, logits, labels, samples=50) == evaluate(INTENT, logits, labels, samples=50)
-    assert evaluate(INTENT, logits, labels, samples=50, seed=1) != evaluate(
-        INTENT, logits, labels, samples=50
-    )
+    assert evaluate(INTENT, logits, labels, samples=50, seed=1) != evaluate(INTENT, logits, labels, samples=50)
 
 
 def test_regression_is_judged_in_the_users_units() -> None:

@@ -25,9 +25,7 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
         ([4, 1], 6, [4, 1]),
     ],
 )
-def test_layers_are_evenly_spread_or_those_named(
-    layers: int | list[int], total: int, expected: list[int]
-) -> None:
+def test_layers_are_evenly_spread_or_those_named(layers: int | list[int], total: int, expected: list[int]) -> None:
     """Catches a spread that leaves out the first or last layer; 6 of 12 is DistilBERT's published choice."""
     assert chosen_layers(layers, total) == expected
 
@@ -35,13 +33,11 @@ def test_layers_are_evenly_spread_or_those_named(
 @pytest.mark.parametrize("layers", [7, [6], [-1], [1, 1], []])
 def test_layers_that_are_not_there_are_an_error(layers: int | list[int]) -> None:
     """Catches a student that silently has other layers than asked for."""
-    with pytest.raises(UserError, match="student.layers"):
+    with pytest.raises(UserError, match=r"student\.layers"):
         chosen_layers(layers, 6)
 
 
-def test_a_pretrained_encoder_is_no_finetuned_teacher(
-    checkpoint: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_a_pretrained_encoder_is_no_finetuned_teacher(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     """Catches a teacher with a random head, which would distil noise."""
     AutoModel.from_pretrained(checkpoint()).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="not a fine-tuned classifier"):
@@ -60,11 +56,11 @@ def test_a_damaged_checkpoint_is_one_clear_line(checkpoint: Callable[..., Path],
 
 def test_folders_that_are_no_checkpoint_are_refused(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     """Catches pickled weights, which can run code, and folders without configuration."""
-    with pytest.raises(UserError, match="no config.json"):
+    with pytest.raises(UserError, match=r"no config\.json"):
         resolve_model(str(tmp_path))
     BertConfig().save_pretrained(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"anything")
-    with pytest.raises(UserError, match="no .safetensors weights"):
+    with pytest.raises(UserError, match=r"no \.safetensors weights"):
         resolve_model(str(tmp_path))
     with pytest.raises(UserError, match="no checkpoint folder"):
         resolve_model("./nowhere")

@@ -16,9 +16,7 @@ from serving.manifest import TaskSpec
 
 ARCHITECTURES = ["bert", "distilbert", "roberta", "electra", "mpnet", "deberta-v2"]
 TASKS = [
-    TaskSpec(
-        name="topic", type="classification", labels=("billing", "delivery", "account"), output="logits_topic"
-    ),
+    TaskSpec(name="topic", type="classification", labels=("billing", "delivery", "account"), output="logits_topic"),
     TaskSpec(name="urgency", type="regression", output="logits_urgency"),
 ]
 TEXTS = ["my card never arrived", "please refund the money now thanks", "help"]
@@ -105,9 +103,7 @@ def test_the_encoder_runs_once_whatever_the_number_of_tasks(
     assert sum("embeddings.word_embeddings" in name for name, _ in model.named_parameters()) == 1
 
 
-def test_rows_go_to_their_own_task_only(
-    checkpoint: Callable[..., Path], tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_rows_go_to_their_own_task_only(checkpoint: Callable[..., Path], tokenizer: PreTrainedTokenizerFast) -> None:
     """Catches rows that reach a foreign head, and a head that gets a gradient from a batch without its rows."""
     model = pretrained_model(str(checkpoint()), TASKS, seed=0).eval()
     inputs = batch(tokenizer, model)

@@ -11,6 +11,7 @@ INTENTS = (
     "access", "billing", "cancel", "change", "complaint", "fault",
     "feedback", "fraud", "information", "purchase", "refund", "status",
 )  # fmt: skip
+TOPICS = ("card", "app", "post")
 SETTINGS = {"device": "cpu", "dtype": "bf16", "threads": 2, "kept": "last"}
 
 
@@ -106,12 +107,7 @@ def several_tasks(report: dict[str, Any]) -> dict[str, Any]:
     """The same run with a regression and a multilabel task beside the intents, and a gate that failed."""
     report["tasks"] |= {
         "urgency": regression_data(),
-        "topics": {
-            **regression_data(),
-            "type": "multilabel",
-            "metric": "micro_f1",
-            "labels": ["card", "app", "post"],
-        },
+        "topics": regression_data() | {"type": "multilabel", "metric": "micro_f1", "labels": list(TOPICS)},
     }
     for model, shift in (
         (report["teacher"], 0.05),
@@ -129,14 +125,12 @@ def several_tasks(report: dict[str, Any]) -> dict[str, Any]:
                     "f1": 0.8 + shift,
                     "support": 120 + place,
                 }
-                for place, label in enumerate(("card", "app", "post"))
+                for place, label in enumerate(TOPICS)
             ],
             "confusion": None,
         }
         for task, metric in (("urgency", "pearson"), ("topics", "micro_f1")):
-            model["training"][task] = training(
-                epochs=8, best=0.76 + shift, seconds=60.0, task=task, metric=metric
-            )
+            model["training"][task] = training(epochs=8, best=0.76 + shift, seconds=60.0, task=task, metric=metric)
     for model in (report["student"], report["controls"]["none"]):
         model["training"] = {"": joint(model["training"])}
     report["teacher"] |= {"count": 3, "parameters": 68_153_508, "bytes": 272_646_312}
@@ -149,9 +143,7 @@ def several_tasks(report: dict[str, Any]) -> dict[str, Any]:
     drop = {"limit": 0.01, "low": 0.012, "high": 0.031, "measured": 0.021}
     report["gates"] += [
         gate("quantisation_metric_drop", "int8", task="urgency", verdict="failed", **drop),
-        gate(
-            "quantisation_metric_drop", "int8", task="topics", verdict="inconclusive", **drop | {"low": 0.004}
-        ),
+        gate("quantisation_metric_drop", "int8", task="topics", verdict="inconclusive", **drop | {"low": 0.004}),
     ]
     for example in report["examples"]:
         example["answers"] |= {"urgency": {"value": 0.41}, "topics": {"labels": [], "scores": {"card": 0.3}}}

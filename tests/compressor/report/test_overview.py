@@ -32,7 +32,8 @@ def test_the_baseline_is_the_teacher_at_its_quickest(report: dict[str, Any]) -> 
 
 def test_padded_and_batched_measurements_are_no_baseline(report: dict[str, Any]) -> None:
     """Only the same batch and threads may be compared: a batch of 8 takes longer than a text."""
-    report["measurements"] = report["measurements"][4:] + [
+    report["measurements"] = [
+        *report["measurements"][4:],
         report["measurements"][0] | {"variant": "teacher_padded", "p50_ms": 20.0},
         report["measurements"][3],
     ]
@@ -44,7 +45,8 @@ def test_padded_and_batched_measurements_are_no_baseline(report: dict[str, Any])
 
 def test_latencies_are_compared_on_the_cpu_when_there_is_a_gpu_too(report: dict[str, Any]) -> None:
     """A teacher on a GPU beside a student on a CPU would turn the answer around."""
-    report["measurements"].append(report["measurements"][0] | {"device": "cuda", "p50_ms": 0.9})
+    report["measurements"] = [measurement | {"threads": 2} for measurement in report["measurements"]]
+    report["measurements"].append(report["measurements"][0] | {"device": "cuda", "threads": 1, "p50_ms": 0.9})
     view = overview(report)
     assert view.point is not None
     assert view.point.device == "cpu"
@@ -63,9 +65,8 @@ def test_table_shows_intervals_sizes_and_the_baseline(report: dict[str, Any]) ->
     """The terminal prints exactly these cells."""
     table = comparison_table(report)
     assert table.columns == ("variant", "what it is", "size", "parameters", "accuracy", "p50, ms", "speed-up")
-    assert table.rows[0] == (
-        "teacher", "all-MiniLM-L6-v2, 6 layers, torch", "90.9 MB", "22.7M", "0.746 [0.715, 0.776]", "7.1", "baseline",
-    )  # fmt: skip
+    assert table.rows[0][:2] == ("teacher", "all-MiniLM-L6-v2, 6 layers, torch")
+    assert table.rows[0][2:] == ("90.9 MB", "22.7M", "0.746 [0.715, 0.776]", "7.1", "baseline")
     assert table.rows[3][2:] == ("17.6 MB", "17.4M", "0.677 [0.642, 0.710]", "1.9", "3.7×")
     assert table.rows[4][4:] == ("0.667 [0.633, 0.699]", "—", "—")
     assert table.mark(3) == "default"

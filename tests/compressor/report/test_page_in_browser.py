@@ -58,16 +58,12 @@ def test_labels_with_markup_are_drawn_as_text(open_report: Open, report: dict[st
 
 
 @pytest.mark.parametrize("width", [400, 1280])
-def test_the_page_never_scrolls_sideways(
-    open_report: Open, several_tasks: dict[str, Any], width: int
-) -> None:
+def test_the_page_never_scrolls_sideways(open_report: Open, several_tasks: dict[str, Any], width: int) -> None:
     """On a phone a wide table must scroll in its own box, not push the text off the screen."""
     several_tasks["examples"][0]["text"] = ["unbroken" * 60]
     tab = open_report(several_tasks)
     tab.set_viewport_size({"width": width, "height": 800})
-    tab.wait_for_function(
-        f"document.querySelector('.plot .main-svg').getBoundingClientRect().right <= {width}"
-    )
+    tab.wait_for_function(f"document.querySelector('.plot .main-svg').getBoundingClientRect().right <= {width}")
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
 

@@ -13,7 +13,7 @@ from compressor.report.classes import class_views, f1_per_class
 from compressor.report.curves import learning_curves
 from compressor.report.overview import overview
 from compressor.report.tradeoff import accuracy_against_latency
-from compressor.report.wording import compact, duration, megabytes, milliseconds, millions
+from compressor.report.wording import compact, duration, megabytes, millions, milliseconds
 
 
 def test_every_drawing_is_a_figure_that_plotly_knows(several_tasks: dict[str, Any]) -> None:
@@ -43,9 +43,7 @@ def test_the_worst_class_of_the_student_stands_on_top(report: dict[str, Any]) ->
 
 def test_many_classes_are_cut_to_the_weakest() -> None:
     """77 lines are no picture; what is left out must be the classes that are fine."""
-    classes = [
-        {"label": f"c{n}", "precision": 0.5, "recall": 0.5, "f1": n / 77, "support": 40} for n in range(77)
-    ]
+    classes = [{"label": f"c{n}", "precision": 0.5, "recall": 0.5, "f1": n / 77, "support": 40} for n in range(77)]
     ticks = f1_per_class(classes, [])["layout"]["yaxis"]["ticktext"]
     assert ticks == [f"c{n} (40)" for n in range(29, -1, -1)]
 

@@ -25,9 +25,7 @@ def test_divergence_of_hand_made_distributions() -> None:
     by_hand = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
     assert soft_target_divergence(student, teacher, 1.0).item() == pytest.approx(by_hand, abs=1e-6)
     # at T = 2, logits 2 log p soften to p again; the square of 2 multiplies
-    assert soft_target_divergence(2 * student, 2 * teacher, 2.0).item() == pytest.approx(
-        4 * by_hand, abs=1e-6
-    )
+    assert soft_target_divergence(2 * student, 2 * teacher, 2.0).item() == pytest.approx(4 * by_hand, abs=1e-6)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 7.0])

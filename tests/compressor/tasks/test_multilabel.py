@@ -42,9 +42,7 @@ def test_soft_loss_of_a_certain_teacher_is_the_hard_loss() -> None:
     logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([[1.0, 0, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]])
     certain = (labels * 2 - 1) * 100
-    torch.testing.assert_close(
-        soft_label_cross_entropy(logits, certain, 1.0), Multilabel().hard_loss(logits, labels)
-    )
+    torch.testing.assert_close(soft_label_cross_entropy(logits, certain, 1.0), Multilabel().hard_loss(logits, labels))
 
 
 @settings(deadline=None, max_examples=60)
