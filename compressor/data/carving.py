@@ -108,8 +108,6 @@ def groups_to_keep(groups: np.ndarray, split: Split, task_type: TaskType, *, see
     labels = np.asarray(split.labels)[order]
     if task_type == "regression":
         return np.zeros(0, dtype=np.int64)
-    if task_type == "classification":
-        first = np.unique(labels, return_index=True)[1]
-    else:
-        first = np.argmax(labels > 0, axis=0)
+    is_classes = task_type == "classification"
+    first = np.unique(labels, return_index=True)[1] if is_classes else np.argmax(labels > 0, axis=0)
     return groups[order[first]]

@@ -27,9 +27,9 @@ def spearman(labels: np.ndarray, predictions: np.ndarray) -> float:
     return _correlation(stats.spearmanr, labels, predictions)
 
 
-def mse(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Mean squared error in squared units of the labels; lower is better."""
-    return float(np.mean(np.square(labels - predictions, dtype=np.float64)))
+def neg_mean_squared_error(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Minus the mean squared error, in squared units of the labels; at most 0, higher is better as everywhere."""
+    return -float(np.mean(np.square(labels - predictions, dtype=np.float64)))
 
 
 def _correlation(measure: Callable[..., tuple[float, float]], labels: np.ndarray, predictions: np.ndarray) -> float:
@@ -49,7 +49,9 @@ class Regression:
 
     type: TaskType = "regression"
     default_metric: str = "pearson"
-    metrics: Mapping[str, Metric] = MappingProxyType({"pearson": pearson, "spearman": spearman, "mse": mse})
+    metrics: Mapping[str, Metric] = MappingProxyType(
+        {"pearson": pearson, "spearman": spearman, "neg_mean_squared_error": neg_mean_squared_error}
+    )
 
     def targets(self, labels: np.ndarray, spec: TaskSpec) -> np.ndarray:
         """Labels on the scale of the logits: the training range becomes 0 to 1, float32 [rows]."""

@@ -136,7 +136,7 @@ def test_a_multilabel_answer_agrees_only_when_every_label_does(encoder: TextEnco
     topics = TaskSpec(name="topics", type="multilabel", labels=("x", "y"))
 
     def constant(*logits: float) -> Runner:
-        return lambda inputs: {"topics": np.tile(np.float32(logits), (len(inputs["input_ids"]), 1))}
+        return lambda inputs: {"topics": np.tile(np.array(logits, dtype=np.float32), (len(inputs["input_ids"]), 1))}
 
     parity = compare(constant(1.0, 1.0), constant(1.0, -1.0), encoder, make_texts(5), [topics])["topics"]
 

@@ -10,8 +10,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from export.candidate import Candidate
+from export.graph import export_graph
 from export.precision import MIN_WEIGHTS, count_int8_operators, ir_version_of, opset_of, quantise
 from serving.errors import UserError
+from tests.export.conftest import INPUTS, INTENT, make_model
 
 
 def _linear(path: Path, weights: tuple[int, int] | None) -> None:
@@ -37,7 +39,7 @@ def test_a_graph_without_constant_weights_is_refused(tmp_path: Path) -> None:
     """An fp32 graph under the name int8 would be served as the small one."""
     _linear(tmp_path / "plain.onnx", None)
 
-    with pytest.raises(UserError, match="nothing in plain.onnx could be quantised"):
+    with pytest.raises(UserError, match=r"nothing in plain\.onnx could be quantised"):
         quantise(tmp_path / "plain.onnx", tmp_path / "int8.onnx")
     assert not (tmp_path / "int8.onnx").exists()
 
@@ -63,16 +65,17 @@ def test_bytes_and_operators_are_those_of_the_file(tmp_path: Path) -> None:
     assert count_int8_operators(tmp_path / "plain.onnx") == {}
 
 
-def test_a_weight_that_stayed_fp32_is_named(candidate: tuple[Path, Candidate], tmp_path: Path) -> None:
+def test_a_weight_that_stayed_fp32_is_named(tmp_path: Path) -> None:
     """An excluded layer is a choice that the report must show."""
-    plain = candidate[0] / "model.fp32.onnx"
-    model = onnx.load(plain)
-    large = {t.name for t in model.graph.initializer if np.prod(t.dims) >= MIN_WEIGHTS}
-    node = next(n for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in large)
+    plain = tmp_path / "plain.onnx"
+    export_graph(make_model("bert"), INPUTS.names, [INTENT], plain)
+    weights = {t.name for t in onnx.load(plain).graph.initializer if np.prod(t.dims) >= MIN_WEIGHTS}
+    nodes = (n for n in onnx.load(plain).graph.node if n.op_type == "MatMul" and n.input[1] in weights)
+    excluded = next(nodes)
 
-    summary = quantise(plain, tmp_path / "int8.onnx", exclude=[node.name])
+    summary = quantise(plain, tmp_path / "int8.onnx", exclude=[excluded.name])
 
-    assert node.input[1] in summary.left_fp32
+    assert summary.left_fp32 == (excluded.input[1],)
 
 
 def test_the_weights_have_one_scale_per_channel(candidate: tuple[Path, Candidate]) -> None:

@@ -51,7 +51,7 @@ def test_regression_is_judged_in_the_users_units() -> None:
     labels = np.array([1.0, 2.0, 4.0, 5.0], dtype=np.float32)
     logits = ((labels - 1) / 4 + 0.25)[:, None]
     figures = evaluate(STARS, logits, labels, samples=20)
-    assert figures["mse"].value == pytest.approx(1.0)
+    assert figures["neg_mean_squared_error"].value == pytest.approx(-1.0)
     assert figures["spearman"].value == pytest.approx(1.0)
     assert per_class(STARS, logits, labels) == []
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from compressor.tasks.regression import Regression, mse, pearson, spearman
+from compressor.tasks.regression import Regression, neg_mean_squared_error, pearson, spearman
 from serving.answers import decide
 from serving.manifest import TaskSpec
 
@@ -49,4 +49,4 @@ def test_metrics_of_hand_made_values() -> None:
     labels, predictions = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 2.0, 3.0, 10.0])
     assert spearman(labels, predictions) == pytest.approx(1.0)
     assert pearson(labels, predictions) == pytest.approx(14 / np.sqrt(5 * 50))
-    assert mse(labels, predictions) == pytest.approx(9.0)
+    assert neg_mean_squared_error(labels, predictions) == pytest.approx(-9.0)
