@@ -58,16 +58,16 @@ def print_measurements(rows: Sequence[Mapping[str, Any]]) -> None:
 def print_summary(report: Mapping[str, Any], folder: Path) -> None:
     """The headline, the table of all variants, the gates, and where the report lies."""
     from compressor.report.headline import headline
-    from compressor.report.table import table_rows
+    from compressor.report.table import comparison_table
 
     console = _console()
-    rows = table_rows(report)
+    compared = comparison_table(report)
+    table = _table(compared.columns, text_columns=compared.text_columns)
+    for index, row in enumerate(compared.rows):
+        table.add_row(*row, style={"default": "bold", "control": "dim"}.get(compared.mark(index), ""))
     console.print()
-    if rows:
-        table = _table(tuple(rows[0]))
-        for row in rows:
-            table.add_row(*(_shown(value) for value in row.values()))
-        console.print(table)
+    console.print(table)
+    console.print()
     console.print(headline(report), markup=False)
     for gate in report["gates"]:
         console.print(
@@ -79,10 +79,10 @@ def print_summary(report: Mapping[str, Any], folder: Path) -> None:
     console.print(f"serve it: compressor serve {folder / 'bundle'}", markup=False)
 
 
-def _table(columns: Sequence[str]) -> Table:
+def _table(columns: Sequence[str], text_columns: int = 1) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for index, column in enumerate(columns):
-        table.add_column(column.replace("_", " "), justify="left" if index == 0 else "right")
+        table.add_column(column.replace("_", " "), justify="left" if index < text_columns else "right")
     return table
 
 

@@ -151,6 +151,9 @@ class GateSettings(Settings):
     teacher_metric_drop: PositiveFloat | None = Field(
         None, description="student against teacher on validation, absolute, paired; off unless set"
     )
+    allow_inconclusive: bool = Field(
+        False, description="accept gates that the validation split is too small to decide (--allow-inconclusive)"
+    )
 
 
 class BenchmarkSettings(Settings):

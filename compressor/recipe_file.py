@@ -33,7 +33,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise UserError(f"no recipe '{path}'. Give a YAML file; `compressor recipe --example` prints one.") from error
-    except (UnicodeDecodeError, IsADirectoryError) as error:
+    except (UnicodeDecodeError, OSError) as error:
         raise UserError(f"the recipe '{path}' is not a UTF-8 text file ({error}). Save it as UTF-8 YAML.") from error
     return parse_recipe(text, overrides, origin=str(path))
 
@@ -46,6 +46,9 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), *, origin: str = "rec
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "unknown line"
         raise UserError(f"{origin} is not valid YAML: {place}: {error.problem}. Mend that line.") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise UserError(f"{origin} is not valid YAML: line {line}: {error.reason}. Mend that line.") from error
     if not isinstance(raw, dict):
         raise UserError(f"{origin} holds {type(raw).__name__}, expected a mapping of keys such as name and tasks.")
     for override in overrides:

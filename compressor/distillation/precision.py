@@ -33,7 +33,7 @@ def decide_training(model: nn.Module, loader: DataLoader[Any], settings: Trainin
         `threads`, `device` (a torch device type), `dtype` (fp32 or bf16), `reason` and, where both dtypes
         were timed, `fp32_seconds` and `bf16_seconds` per step.
     """
-    device = _device(settings.device)
+    device = find_device(settings.device)
     threads = settings.threads or available_cpus()
     decision: dict[str, Any] = {"threads": threads, "device": device}
     if settings.dtype != "auto":
@@ -66,7 +66,8 @@ def limit_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _device(wanted: str) -> str:
+def find_device(wanted: str) -> str:
+    """The torch device type that a recipe's `device` means here; UserError when this machine has no such device."""
     found = PartialState().device.type
     if wanted in ("auto", found, "cpu"):
         return found if wanted == "auto" else wanted

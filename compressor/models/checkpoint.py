@@ -82,7 +82,7 @@ def with_tasks(model: TaskModel, tasks: Sequence[TaskSpec]) -> TaskModel:
 
 def _save_single(folder: Path, model: TaskModel) -> None:
     task = model.tasks[0]
-    head: Any = model.heads[task.name]
+    head: Any = model.head(task.name)
     full = type(head)(head_config(model.config, task))
     setattr(full, full.base_model_prefix, model.encoder)
     missing = full.load_state_dict(head.state_dict(), strict=False).missing_keys

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -72,11 +72,13 @@ def pretrained_model(
 
 
 def from_teacher(teacher: TaskModel, tasks: Sequence[TaskSpec], *, layers: int | Sequence[int] | None) -> TaskModel:
-    """Some layers of a fine-tuned teacher's encoder, with copies of its heads."""
+    """Some layers of a fine-tuned teacher's encoder, with copies of its heads, their outputs in the tasks' label order."""
     model = copy.deepcopy(teacher)
     encoder = keep_layers(model.encoder, layers)
-    heads = {task.name: new_head(encoder.config, task) for task in tasks}
-    student = TaskModel(encoder, heads, tasks)
+    for own, task in zip(model.tasks, tasks, strict=True):
+        if own.labels != task.labels:
+            _keep_outputs(model.head(own.name), [own.labels.index(label) for label in task.labels])
+    student = _with_new_heads(encoder, tasks)
     student.heads.load_state_dict(model.heads.state_dict())
     return student
 
@@ -111,6 +113,30 @@ def finetuned_model(model: str) -> tuple[TaskModel, tuple[str, ...] | None]:
 def load_encoder(place: str | Path) -> PreTrainedModel:
     """The encoder as its sequence-classification model uses it (RoBERTa's, for one, has no pooler there)."""
     return AutoModelForSequenceClassification.from_pretrained(place, dtype=torch.float32).base_model
+
+
+def skeleton(model: str) -> PreTrainedModel:
+    """The encoder of a checkpoint without its weights: enough to ask for layers and positions, at no cost.
+
+    Raises:
+        UserError: the configuration cannot be had, or local weights are cut.
+    """
+    _load(model, _open_weights)
+    config = load_config(model)
+    with torch.device("meta"):
+        encoder: PreTrainedModel = _load(
+            model, lambda _place: AutoModelForSequenceClassification.from_config(config).base_model
+        )
+    return encoder
+
+
+def max_tokens(encoder: PreTrainedModel) -> int | None:
+    """Tokens that an encoder has positions for; None where positions are not learned one by one."""
+    for name, module in encoder.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            first = 0 if module.padding_idx is None else module.padding_idx + 1  # RoBERTa counts from behind padding
+            return module.num_embeddings - first
+    return None
 
 
 def keep_layers(encoder: PreTrainedModel, layers: int | Sequence[int] | None) -> PreTrainedModel:
@@ -160,6 +186,14 @@ def _layer_list(encoder: PreTrainedModel) -> tuple[nn.Module, str]:
     )
 
 
+def _keep_outputs(head: nn.Module, outputs: Sequence[int]) -> None:
+    """Drop all but some outputs of a head, in place, and put them into this order."""
+    last = [module for module in head.modules() if isinstance(module, nn.Linear)][-1]
+    last.weight = nn.Parameter(last.weight[list(outputs)].detach().clone())
+    if last.bias is not None:
+        last.bias = nn.Parameter(last.bias[list(outputs)].detach().clone())
+
+
 def _with_new_heads(encoder: PreTrainedModel, tasks: Sequence[TaskSpec]) -> TaskModel:
     return TaskModel(encoder, {task.name: new_head(encoder.config, task) for task in tasks}, tasks)
 
@@ -174,6 +208,13 @@ def _only_numbered(labels: Sequence[str]) -> bool:
     return all(label == f"LABEL_{index}" for index, label in enumerate(labels))
 
 
+def _open_weights(place: str) -> None:
+    """Read the headers of local weights: a cut file is found without loading it."""
+    for path in Path(place).glob("*.safetensors"):
+        with safe_open(path, framework="pt"):
+            pass
+
+
 def _load(model: str, loader: Any) -> Any:
     place = resolve_model(model)
     verbosity = transformers_logging.get_verbosity()
@@ -183,7 +224,7 @@ def _load(model: str, loader: Any) -> Any:
     except LOADING_ERRORS as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"the checkpoint '{model}' could not be loaded: {first_line} "
+            f"the checkpoint '{model}' could not be loaded: {first_line.rstrip('.')}. "
             "Give a folder in the transformers format with safetensors weights, an installed model, or a hub id "
             "that can be reached."
         ) from error

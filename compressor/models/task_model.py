@@ -58,7 +58,7 @@ class TaskModel(nn.Module):
         self.encoder = encoder
         for head in heads.values():
             setattr(head, head.base_model_prefix, EncoderOutput())
-        self.heads = nn.ModuleDict({task.name: heads[task.name] for task in self.tasks})
+        self.heads = nn.ModuleDict({_head_key(task.name): heads[task.name] for task in self.tasks})
         accepted = inspect.signature(encoder.forward).parameters
         self.takes_token_types = "token_type_ids" in accepted and getattr(self.config, "type_vocab_size", 0) > 1
 
@@ -85,12 +85,16 @@ class TaskModel(nn.Module):
             inputs["token_type_ids"] = token_type_ids
         output = self.encoder(**inputs)
         if rows is None:
-            return {name: self._answer(head, output, inputs) for name, head in self.heads.items()}
+            return {task.name: self._answer(self.head(task.name), output, inputs) for task in self.tasks}
         return {
-            name: self._answer(head, _take(output, rows[name]), {k: v[rows[name]] for k, v in inputs.items()})
-            for name, head in self.heads.items()
+            name: self._answer(self.head(name), _take(output, rows[name]), {k: v[rows[name]] for k, v in inputs.items()})
+            for name in (task.name for task in self.tasks)
             if name in rows
         }
+
+    def head(self, task: str) -> nn.Module:
+        """The head of a task."""
+        return self.heads[_head_key(task)]
 
     @staticmethod
     def _answer(head: nn.Module, output: ModelOutput, inputs: dict[str, Tensor]) -> Tensor:
@@ -101,6 +105,11 @@ class TaskModel(nn.Module):
         finally:
             stand_in.current = None
         return logits
+
+
+def _head_key(task: str) -> str:
+    """Name of a task's head among the modules: a task may be called `type`, which a torch module already has."""
+    return f"{task}_head"
 
 
 def new_head(config: PreTrainedConfig, task: TaskSpec) -> PreTrainedModel:

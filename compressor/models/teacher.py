@@ -19,6 +19,7 @@ from compressor.models.predict import predict_logits
 from compressor.progress import progress_bar
 from compressor.recipe import TeacherSettings
 from serving.errors import UserError
+from serving.hashing import hash_file
 from serving.manifest import TaskSpec
 
 _SMALLEST_PROBABILITY = 1e-6
@@ -126,6 +127,16 @@ def stored_logits(path: Path, texts: Sequence[tuple[str, ...]], task: TaskSpec, 
     known = dict(zip(keys, _to_logits(values, task, path), strict=True))
     absent = np.full(task.num_outputs, np.nan)
     return np.array([known.get(_key(text), absent) for text in texts], dtype=np.float32)
+
+
+def predictions_fingerprint(path: Path) -> str:
+    """Hash of a file of stored predictions; UserError when it is not there."""
+    if not path.is_file():
+        raise UserError(
+            f"no file '{path}' of teacher predictions. Give a table with the text and one column per label as "
+            "teacher.predictions."
+        )
+    return hash_file(path)
 
 
 def _key(text: Iterable[str]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,14 +91,17 @@ def export_model(
         ),
     )
     fingerprint = checkpoint_fingerprint(source.model)
+    aside = output / "bundle.partial"  # renamed when it is whole: an interrupted call can be given again
+    shutil.rmtree(aside, ignore_errors=True)
     assemble_bundle(
         candidate,
         measured,
-        bundle,
+        aside,
         name=Path(source.model).name,
         version=hash_json(fingerprint)[:12],
         provenance={"model": source.model, "fingerprint": fingerprint, "data": task.model_dump(mode="json")},
     )
+    aside.rename(bundle)
     return measured.gates
 
 

@@ -17,18 +17,13 @@ from typing import Any
 
 from compressor.pipeline import proving, timing
 from compressor.pipeline.learning_stages import LearningStages
-from compressor.pipeline.stages import Stage, StageStore, needed_for
-from compressor.recipe import Recipe
+from compressor.pipeline.stages import Stage, needed_for
 
 _RECORDED_VERSIONS = ("compressor-toolchain", "torch", "transformers", "onnx", "onnxruntime")
 
 
 class Pipeline(LearningStages):
     """All stages of one recipe, joined to a store."""
-
-    def __init__(self, recipe: Recipe, store: StageStore, *, allow_inconclusive: bool = False) -> None:
-        super().__init__(recipe, store)
-        self.allow_inconclusive = allow_inconclusive
 
     @property
     def final_stages(self) -> list[Stage]:
@@ -97,14 +92,12 @@ class Pipeline(LearningStages):
             {
                 "gates": self.recipe.gates.model_dump(mode="json"),
                 "golden": self.recipe.export.golden,
-                "allow_inconclusive": self.allow_inconclusive,
             },
             lambda folder: proving.measure_candidate(
                 folder,
                 {role: self.path(stage) for role, stage in inputs.items()},
                 self._all_data(),
                 recipe=self.recipe,
-                allow_inconclusive=self.allow_inconclusive,
             ),
             inputs,
             label="checking that the graphs say the same",

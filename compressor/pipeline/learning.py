@@ -42,11 +42,23 @@ class TrainingContext:
 
 def prepare_data(folder: Path, tasks: Mapping[str, TaskSettings]) -> None:
     """Read, split and clean the rows of all tasks; one folder per task."""
-    for name, data in prepare(tasks).items():
+    prepared = prepare(tasks)
+    _check_one_form(prepared)
+    for name, data in prepared.items():
         save_task_data(folder / name, data)
         for notice in data.notices:
             announce(f"  {name}: {notice}")
     write_json(folder / ORDER_FILE, list(tasks))
+
+
+def _check_one_form(tasks: Mapping[str, TaskData]) -> None:
+    """UserError when some tasks read single texts and others pairs: one graph has one form of input."""
+    forms = {len(data.text_columns): name for name, data in tasks.items()}
+    if len(forms) > 1:
+        raise UserError(
+            f"task '{forms[1]}' reads single texts and task '{forms[2]}' pairs, but one student reads one form. "
+            "Put them into recipes of their own."
+        )
 
 
 def load_data(folder: Path) -> dict[str, TaskData]:

@@ -11,10 +11,10 @@ from compressor.data.fingerprint import data_fingerprint
 from compressor.data.splits import TaskData
 from compressor.distillation.presets import Knobs, needs_teacher
 from compressor.models.resolve import checkpoint_fingerprint
+from compressor.models.teacher import predictions_fingerprint
 from compressor.pipeline import learning
 from compressor.pipeline.stages import Stage, StageStore
 from compressor.recipe import Recipe, TeacherSettings, TrainingSettings
-from serving.hashing import hash_file
 
 CONTROL_METHODS: tuple[dict[str, Knobs], ...] = ({"none": {}}, {"kd": {}})
 _RESULT_NEUTRAL = {"checkpoint_seconds", "report_to"}
@@ -52,10 +52,20 @@ class LearningStages:
         """One teacher per task."""
         return {task: self._teacher(task, self.recipe.teacher_of(task)) for task in self.recipe.tasks}
 
+    @property
+    def untrained(self) -> list[Stage]:
+        """The stages that only read what is there: they come first, so that their errors cost no training."""
+        taken = [
+            stage
+            for task, stage in self.teachers.items()
+            if self.recipe.teacher_of(task).predictions or not self.recipe.teacher_of(task).train
+        ]
+        return [self.data, *taken]
+
     def _teacher(self, task: str, settings: TeacherSettings) -> Stage:
         inputs = {"data": self.data}
         if settings.predictions is not None:
-            fields: dict[str, Any] = {"task": task, "predictions": hash_file(settings.predictions)}
+            fields: dict[str, Any] = {"task": task, "predictions": predictions_fingerprint(settings.predictions)}
             return Stage(
                 f"teacher-{task}",
                 1,

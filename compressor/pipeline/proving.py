@@ -87,7 +87,6 @@ def measure_candidate(
     data: Mapping[str, TaskData],
     *,
     recipe: Recipe,
-    allow_inconclusive: bool,
 ) -> None:
     """Parity, metrics and gates of every graph on validation, and the gate of the student against its teachers.
 
@@ -97,13 +96,12 @@ def measure_candidate(
             student and of every `teacher-<task>`.
         data: the tasks.
         recipe: its limits and its choice of golden texts.
-        allow_inconclusive: whether an undecided gate lets an artifact pass.
     """
     model, _ = load_with_tokenizer(inputs["student"])
     limits = Limits(
         export_logit_difference=recipe.gates.export_logit_difference,
         quantisation_metric_drop=recipe.gates.quantisation_metric_drop,
-        allow_inconclusive=allow_inconclusive,
+        allow_inconclusive=recipe.gates.allow_inconclusive,
     )
     texts: tuple[Source, list[tuple[str, ...]]] | None = None
     if recipe.export.golden == "validation":

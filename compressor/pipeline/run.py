@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compressor.pipeline.checks import check_before_training
 from compressor.pipeline.graph import Pipeline
 from compressor.pipeline.proving import BUNDLE_FOLDER, read_verdicts
-from compressor.pipeline.stages import Stage, StageStore, needed_for, run_stages, write_json
+from compressor.pipeline.stages import Stage, StageStore, needed_for, run_stages, write_json, write_text
 from compressor.progress import log_event
 from compressor.recipe import Recipe
 from compressor.recipe_file import dump_recipe, load_recipe
@@ -26,6 +27,7 @@ from serving.errors import GateFailed, UserError
 
 RECIPE_FILE, ENVIRONMENT_FILE, LOG_FILE = "recipe.yaml", "environment.json", "log.jsonl"
 REPORT_FILE, PAGE_FILE = "report.json", "report.html"
+STAGES_FOLDER = "stages"
 
 
 @dataclass(frozen=True)
@@ -58,17 +60,27 @@ class RunFolder:
             UserError: the folder holds another run, or something that is no run.
         """
         _check_owner(folder, recipe)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / RECIPE_FILE).write_text(dump_recipe(recipe), encoding="utf-8")
-        write_json(folder / ENVIRONMENT_FILE, describe_environment())
-        pipeline = Pipeline(recipe, StageStore(stages or folder / "stages"), allow_inconclusive=allow_inconclusive)
-        return cls(folder, recipe, pipeline)
+        if allow_inconclusive:
+            gates = recipe.gates.model_copy(update={"allow_inconclusive": True})
+            recipe = recipe.model_copy(update={"gates": gates})
+        return cls(folder, recipe, Pipeline(recipe, _open_store(folder, stages)))
 
     def run(self, *targets: Stage) -> None:
-        """Run what some stages need and link what is there now."""
-        log = self.folder / LOG_FILE
+        """Run what some stages need and link what is there now.
+
+        What can be found wrong is found before anything is trained, and before the recipe of an earlier run in
+        this folder is replaced.
+        """
+        store, log = self.pipeline.store, self.folder / LOG_FILE
+        needed = needed_for(*targets)
+        untrained = {stage.folder_name for stage in self.pipeline.untrained}
+        if not all(store.is_done(stage) for stage in needed):
+            check_before_training(self.recipe)
         log_event(log, "run started", targets=[stage.folder_name for stage in targets])
-        run_stages(self.pipeline.store, needed_for(*targets), log)
+        run_stages(store, [stage for stage in needed if stage.folder_name in untrained], log)
+        write_text(self.folder / RECIPE_FILE, dump_recipe(self.recipe))
+        write_json(self.folder / ENVIRONMENT_FILE, describe_environment())
+        run_stages(store, [stage for stage in needed if stage.folder_name not in untrained], log)
         self._link()
         log_event(log, "run finished")
 
@@ -93,7 +105,7 @@ class RunFolder:
 
     def check_gates(self, report: Mapping[str, Any]) -> None:
         """GateFailed with one line per gate that did not pass."""
-        tolerated = {"passed", "inconclusive"} if self.pipeline.allow_inconclusive else {"passed"}
+        tolerated = {"passed", "inconclusive"} if self.recipe.gates.allow_inconclusive else {"passed"}
         failed = [gate for gate in report["gates"] if gate["verdict"] not in tolerated]
         if failed:
             lines = [
@@ -122,6 +134,9 @@ class RunFolder:
             for task, stage in teachers.items():
                 self._point(f"teacher/{task}", stage)
         self._point("student", pipeline.student)
+        for link in (self.folder / "controls").glob("*"):
+            if link.name not in pipeline.controls:  # of an earlier method
+                link.unlink()
         for name, stage in pipeline.controls.items():
             self._point(f"controls/{name}", stage)
         self._point("bundle", pipeline.bundle, inside=BUNDLE_FOLDER)
@@ -160,12 +175,31 @@ def default_output(recipe: Recipe) -> Path:
     return Path("runs") / recipe.name
 
 
+def _open_store(folder: Path, shared: Path | None) -> StageStore:
+    """The folder's own store, or a shared one, to which `stages` then points for later commands."""
+    own = folder / STAGES_FOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if shared is None:
+            return StageStore(own)
+        store = StageStore(shared)
+        if own.is_symlink() or not own.exists():
+            own.unlink(missing_ok=True)
+            own.symlink_to(shared.resolve(), target_is_directory=True)
+    except OSError as error:
+        raise UserError(
+            f"the folder '{error.filename or folder}' cannot be made: {error.strerror}. "
+            "Give another place with --output or --stages."
+        ) from error
+    return store
+
+
 def _check_owner(folder: Path, recipe: Recipe) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"the output '{folder}' is a file. Give a folder with --output.")
     recorded = folder / RECIPE_FILE
     if not recorded.is_file():
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / "stages").is_dir():
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / STAGES_FOLDER).is_dir():
             raise UserError(
                 f"the output folder '{folder}' holds other things. Give a new or empty folder with --output."
             )

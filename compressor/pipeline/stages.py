@@ -167,10 +167,15 @@ def hash_json(value: object) -> str:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON aside, then rename: a reader never sees half a file."""
+    """Write JSON whole or not at all, see `write_text`."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write aside, then rename: a reader never sees half a file."""
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        aside.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+        aside.write_text(text, encoding="utf-8")
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)

@@ -14,7 +14,6 @@ from typing import Any, Literal
 from compressor.report.wording import is_known, known, number_of
 
 Kind = Literal["teacher", "student", "artifact", "control"]
-LOWER_IS_BETTER = frozenset({"mse"})
 CONTROLS = {
     "none": "the same student, trained on the labels alone",
     "kd": "the same student, trained with plain distillation (kd)",

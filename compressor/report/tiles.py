@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compressor.report.headline import baseline_in_words, gates_of
-from compressor.report.overview import LOWER_IS_BETTER, Overview
+from compressor.report.overview import Overview
 from compressor.report.table import score_text, score_title
 from compressor.report.wording import (
     MISSING,
@@ -70,8 +70,6 @@ def _score(view: Overview, task: str) -> Tile:
     before = view.teacher.scores.get(task) if view.teacher else None
     ends = interval(score.low, score.high)
     notes = [f"95% interval {ends}" if ends else "", f"teacher {score_text(before)}" if before else ""]
-    if score.metric in LOWER_IS_BETTER:
-        notes.append("lower is better")
     return Tile(title, figure(score.value), tuple(note for note in notes if note))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compressor.report.overview import LOWER_IS_BETTER, Overview, Score, Variant
+from compressor.report.overview import Overview, Score, Variant
 from compressor.report.plots import QUIET, Figure, colour, layout, shown
 from compressor.report.table import score_text
 from compressor.report.wording import megabytes, milliseconds, plain_metric
@@ -33,7 +33,7 @@ def accuracy_against_latency(view: Overview, task: str) -> Figure | None:
 
 
 def _title(metric: str) -> str:
-    return f"{plain_metric(metric)} on the test split{', lower is better' if metric in LOWER_IS_BETTER else ''}"
+    return f"{plain_metric(metric)} on the test split"
 
 
 def _point(variant: Variant, task: str, largest: int) -> Figure:

@@ -96,7 +96,7 @@ def plain_metric(metric: str) -> str:
     words = {
         "f1": "F1",
         "mcc": "MCC",
-        "mse": "mean squared error",
+        "neg": "minus",
         "pearson": "Pearson",
         "spearman": "Spearman",
     }

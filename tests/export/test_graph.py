@@ -118,6 +118,29 @@ def test_exporting_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     assert _attention_of(model) == implementation == "sdpa"
 
 
+def test_a_model_that_skips_masking_of_full_batches_keeps_its_mask(tmp_path: Path) -> None:
+    """Traced with a mask of ones only, the branch without masking would be all that the graph knows."""
+
+    class Shortcut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(10, 3)
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+            rows = self.table(input_ids)
+            if not bool(attention_mask.all()):
+                rows = rows * attention_mask.unsqueeze(-1)
+            return {"intent": rows.sum(dim=1)}
+
+    model = Shortcut()
+    export_graph(model, INPUTS.names, [INTENT], tmp_path / "plain.onnx")
+    inputs = {"input_ids": np.full((1, 4), 5), "attention_mask": np.array([[1, 1, 0, 0]])}
+
+    given = session_runner(create_session(tmp_path / "plain.onnx"), [INTENT])(inputs)["intent"]
+
+    np.testing.assert_allclose(given, torch_runner(model)(inputs)["intent"], atol=1e-5)
+
+
 def test_a_model_too_large_for_one_file_is_refused_before_tracing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

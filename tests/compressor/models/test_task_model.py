@@ -112,8 +112,8 @@ def test_rows_go_to_their_own_task_only(checkpoint: Callable[..., Path], tokeniz
     assert some.keys() == {"topic"}
     torch.testing.assert_close(some["topic"], everything["topic"][[2, 0]])
     some["topic"].sum().backward()
-    assert all(parameter.grad is None for parameter in model.heads["urgency"].parameters())
-    assert all(parameter.grad is not None for parameter in model.heads["topic"].parameters())
+    assert all(parameter.grad is None for parameter in model.head("urgency").parameters())
+    assert all(parameter.grad is not None for parameter in model.head("topic").parameters())
 
 
 def test_a_student_from_its_teacher_has_the_teachers_head_and_layers(checkpoint: Callable[..., Path]) -> None:

@@ -1,0 +1,59 @@
+"""What can be known to be wrong with a recipe before a row is read or a step is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from transformers.integrations import get_available_reporting_integrations
+
+from compressor.distillation.precision import find_device
+from compressor.models.initialise import keep_layers, load_tokenizer, max_tokens, skeleton
+from compressor.recipe import Recipe, TrainingSettings
+from serving.errors import UserError
+
+_TRACKER_WORDS = ("all", "none")
+
+
+def check_before_training(recipe: Recipe) -> None:
+    """Find every checkpoint, device and tracker that a recipe names, without loading weights.
+
+    Raises:
+        UserError: one of them is not there, or does not fit the recipe's layers or max_length.
+    """
+    for settings in _trainings(recipe):
+        find_device(settings.device)
+        _check_trackers(settings.report_to)
+    for model in dict.fromkeys(_models(recipe)):
+        load_tokenizer(model)
+        _check_length(model, recipe.max_length)
+    keep_layers(skeleton(recipe.student_model()), recipe.student.layers)
+
+
+def _trainings(recipe: Recipe) -> Iterator[TrainingSettings]:
+    yield recipe.training
+    for task in recipe.tasks:
+        yield recipe.teacher_of(task).training(recipe.training)
+
+
+def _models(recipe: Recipe) -> Iterator[str]:
+    teachers = [recipe.teacher_of(task) for task in recipe.tasks]
+    yield from (str(teacher.model) for teacher in teachers if teacher.predictions is None)
+    yield recipe.student_model()
+
+
+def _check_trackers(names: list[str]) -> None:
+    installed = get_available_reporting_integrations()
+    missing = [name for name in names if name not in (*installed, *_TRACKER_WORDS)]
+    if missing:
+        raise UserError(
+            f"the tracker '{missing[0]}' of training.report_to is unknown or not installed. "
+            f"Installed: {', '.join(installed) or 'none'}; install its package or leave report_to empty."
+        )
+
+
+def _check_length(model: str, max_length: int) -> None:
+    limit = max_tokens(skeleton(model))
+    if limit is not None and max_length > limit:
+        raise UserError(
+            f"max_length is {max_length}, but '{model}' has positions for {limit} tokens. Set it to at most {limit}."
+        )
