@@ -23,8 +23,9 @@ from transformers import (
     RobertaConfig,
 )
 
+from export.bundle import assemble_bundle
 from export.candidate import Candidate, Student, export_candidate
-from export.measure import Sample
+from export.measure import Limits, Measurements, Sample, measure
 from export.runners import run_texts, torch_runner
 from serving.manifest import InputSpec, TaskSpec
 from serving.tokenise import TextEncoder
@@ -168,3 +169,17 @@ def sample(student: Student, encoder: TextEncoder) -> Sample:
     labels = run_texts(torch_runner(student.model), encoder, encoder.encode(texts))["intent"].argmax(axis=1)
     labels[::10] = (labels[::10] + 1) % 3
     return Sample(texts, labels, accuracy)
+
+
+@pytest.fixture(scope="session")
+def measurements(candidate: tuple[Path, Candidate], student: Student, sample: Sample) -> Measurements:
+    """The tiny BERT's artifacts, measured."""
+    limits = Limits(quantisation_metric_drop=0.5)
+    return measure(candidate[0], student.model, {"intent": sample}, limits=limits)
+
+
+@pytest.fixture
+def bundle_folder(candidate: tuple[Path, Candidate], measurements: Measurements, tmp_path: Path) -> Path:
+    """A bundle that a test may damage."""
+    assemble_bundle(candidate[0], measurements, tmp_path / "bundle", name="toy", version="1")
+    return tmp_path / "bundle"
