@@ -26,9 +26,7 @@ from optimum.onnxruntime import (
 def export(checkpoint: Path, folder: Path) -> dict[str, str]:
     """Write its fp32 and int8 graphs; returns what had to be lent to it, per file."""
     main_export(str(checkpoint), output=folder / "export", task="text-classification", do_validation=False)
-    optimiser = ORTOptimizer.from_pretrained(
-        ORTModelForSequenceClassification.from_pretrained(folder / "export")
-    )
+    optimiser = ORTOptimizer.from_pretrained(ORTModelForSequenceClassification.from_pretrained(folder / "export"))
     optimiser.optimize(save_dir=folder / "o2", optimization_config=AutoOptimizationConfig.O2())
     notes = {
         "plain.int8.onnx": _quantise(folder / "export", "model.onnx", folder / "plain_int8"),
@@ -45,9 +43,7 @@ def _quantise(source: Path, file_name: str, target: Path) -> str:
     """Dynamic int8 as shipped, or, where that fails on a fused graph, with the one option it lacks."""
     config = AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=False)
     try:
-        ORTQuantizer.from_pretrained(source, file_name=file_name).quantize(
-            save_dir=target, quantization_config=config
-        )
+        ORTQuantizer.from_pretrained(source, file_name=file_name).quantize(save_dir=target, quantization_config=config)
     except RuntimeError as error:
         with _default_tensor_type():
             ORTQuantizer.from_pretrained(source, file_name=file_name).quantize(
@@ -78,7 +74,5 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()
     notes = export(arguments.checkpoint, arguments.folder)
-    versions = {
-        name: version(name) for name in ("optimum-onnx", "optimum", "transformers", "onnxruntime", "torch")
-    }
+    versions = {name: version(name) for name in ("optimum-onnx", "optimum", "transformers", "onnxruntime", "torch")}
     (arguments.folder / "peer.json").write_text(json.dumps({"notes": notes, "versions": versions}, indent=2))

@@ -76,18 +76,12 @@ def main() -> None:
         )
 
 
-def _measure(
-    arguments: argparse.Namespace, scratch: Path, texts: Sequence[tuple[str, ...]]
-) -> dict[str, Any]:
+def _measure(arguments: argparse.Namespace, scratch: Path, texts: Sequence[tuple[str, ...]]) -> dict[str, Any]:
     checkpoint = arguments.checkpoint or _cut_built_in(arguments.layers, scratch / "checkpoint")
     model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
-    task = TaskSpec(
-        name="task", type="classification", labels=tuple(map(str, range(model.config.num_labels)))
-    )
+    task = TaskSpec(name="task", type="classification", labels=tuple(map(str, range(model.config.num_labels))))
     names = INPUT_NAMES if getattr(model.config, "type_vocab_size", 0) > 1 else INPUT_NAMES[:2]
-    inputs = InputSpec(
-        names=names, pad_id=model.config.pad_token_id, max_length=MAX_LENGTH, text_columns=("text",)
-    )
+    inputs = InputSpec(names=names, pad_id=model.config.pad_token_id, max_length=MAX_LENGTH, text_columns=("text",))
     student = Student(SingleTask(model, task.name).eval(), model.config, checkpoint, [task], inputs)
     candidate = export_candidate(student, scratch / "ours", precisions=PRECISIONS)
     peer = _peer_export(arguments.environment, checkpoint, scratch / "peer")
@@ -176,9 +170,7 @@ def _read_texts(path: Path, num_texts: int) -> list[tuple[str, ...]]:
 
 def _parse() -> argparse.Namespace:
     corpus = Path(__file__).parents[1] / "compressor" / "data" / "corpora" / "supportdesk"
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--environment", type=Path, required=True, help="of the peer; made if not there")
     parser.add_argument("--output", type=Path, default=Path("peer_optimum.json"))
     parser.add_argument("--checkpoint", type=Path, help="a sequence classifier; default: the built-in one")

@@ -35,6 +35,7 @@ _TRAIN_MODULES = {
     "accelerate", "datasets", "jinja2", "onnx", "onnxscript", "optimum", "pandas", "plotly", "psutil", "pyarrow",
     "pydantic", "yaml", "requests", "safetensors", "sklearn", "scipy", "torch", "transformers",
 }  # fmt: skip
+_INTERRUPTED = 130
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FULL_DISK_WORDS = ("no space left", "disk quota exceeded", "file too large", "failed writing file")
 
@@ -64,8 +65,10 @@ def run_app() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except KeyboardInterrupt:
-        _fail("stopped; the same command continues where it was", 130)
+    except SystemExit as stop:
+        if stop.code == _INTERRUPTED:  # typer ends so, and silently, on Ctrl-C
+            _fail("stopped; the same command continues where it was", _INTERRUPTED)
+        raise
     except Exception as error:  # noqa: BLE001 - the outermost place, where every error gets its exit code
         if _is_full_disk(error):
             _fail(

@@ -182,14 +182,10 @@ def make_batches(encoder: TextEncoder, texts: Sequence[tuple[str, ...]], batch_s
             "Give at least one text, and a batch size of at least 1."
         )
     encodings = sorted(encoder.encode(texts), key=len)
-    return [
-        encoder.batch(encodings[start : start + batch_size]) for start in range(0, len(encodings), batch_size)
-    ]
+    return [encoder.batch(encodings[start : start + batch_size]) for start in range(0, len(encodings), batch_size)]
 
 
-def time_alone(
-    runs: Mapping[str, Runner], encoder: TextEncoder, texts: Sequence[tuple[str, ...]]
-) -> dict[str, float]:
+def time_alone(runs: Mapping[str, Runner], encoder: TextEncoder, texts: Sequence[tuple[str, ...]]) -> dict[str, float]:
     """A quick look: median seconds of one text alone, per runner, interleaved; enough to choose a default."""
     picks = np.linspace(0, len(texts) - 1, num=min(QUICK_TEXTS, len(texts))).round().astype(int)
     variants = [Variant(name, "onnxruntime", name, "cpu", 1, run) for name, run in runs.items()]
@@ -249,9 +245,7 @@ def _take_turn(variant: Variant, batches: Sequence[Inputs], pace: Pace) -> list[
     return seconds
 
 
-def _summarise(
-    variant: Variant, batch_size: int, num_texts: int, rounds: Sequence[Sequence[float]]
-) -> Measurement:
+def _summarise(variant: Variant, batch_size: int, num_texts: int, rounds: Sequence[Sequence[float]]) -> Measurement:
     calls = np.concatenate([np.asarray(seconds) for seconds in rounds])
     milliseconds = calls * 1000
     return Measurement(

@@ -68,8 +68,7 @@ def _copy_checked(candidate: Candidate, source: Path, target: Path) -> None:
         shutil.copyfile(source / name, target / name)
         if hash_file(target / name) != expected:
             raise UserError(
-                f"'{source / name}' is not the file that was exported and measured. "
-                "Run the export stage again."
+                f"'{source / name}' is not the file that was exported and measured. Run the export stage again."
             )
 
 

@@ -138,9 +138,7 @@ def read_candidate(folder: Path) -> Candidate:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Candidate)
     except (OSError, msgspec.DecodeError) as error:
-        raise UserError(
-            f"'{folder}' is no export candidate ({error}). Run the export stage again."
-        ) from error
+        raise UserError(f"'{folder}' is no export candidate ({error}). Run the export stage again.") from error
 
 
 def name_outputs(tasks: Sequence[TaskSpec]) -> tuple[TaskSpec, ...]:
@@ -148,9 +146,7 @@ def name_outputs(tasks: Sequence[TaskSpec]) -> tuple[TaskSpec, ...]:
     if len(tasks) == 1:
         return (msgspec.structs.replace(tasks[0], output=SINGLE_OUTPUT),)
     return tuple(
-        msgspec.structs.replace(task, output=f"{SINGLE_OUTPUT}_{task.name}")
-        if task.output == SINGLE_OUTPUT
-        else task
+        msgspec.structs.replace(task, output=f"{SINGLE_OUTPUT}_{task.name}") if task.output == SINGLE_OUTPUT else task
         for task in tasks
     )
 

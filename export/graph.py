@@ -57,9 +57,7 @@ def export_graph(
     _check_fits(model)
     wrapper = _LogitsTuple(model, input_names, tasks)
     outputs = output_names(tasks)
-    axes = {name: {0: "batch", 1: "tokens"} for name in input_names} | {
-        name: {0: "batch"} for name in outputs
-    }
+    axes = {name: {0: "batch", 1: "tokens"} for name in input_names} | {name: {0: "batch"} for name in outputs}
     with eval_mode(wrapper), _eager_attention(model), _expected_warnings(), torch.no_grad():
         try:
             torch.onnx.export(

@@ -198,9 +198,7 @@ class _Bench:
         return decide(logits[task], self.tasks[task])
 
 
-def _measure_artifact(
-    bench: _Bench, precision: str, loaded: OnnxModel, limits: Limits
-) -> ArtifactMeasurements:
+def _measure_artifact(bench: _Bench, precision: str, loaded: OnnxModel, limits: Limits) -> ArtifactMeasurements:
     run = session_runner(loaded.session, loaded.tasks)
     tasks = loaded.tasks
     parity = compare(bench.reference, run, bench.encoder, bench.texts, tasks)
@@ -234,12 +232,8 @@ def _gates(
             difference = parity[name].max_difference
             gates.append(decide_gate("export_logit_difference", subject, difference, limit=limit))
         if precision != "fp32" and (limit := limits.quantisation_metric_drop) is not None:
-            drop, low, high = paired_difference(
-                sample.metric, sample.labels, predictions[name], bench.student[name]
-            )
-            gates.append(
-                decide_gate("quantisation_metric_drop", subject, drop, limit=limit, low=low, high=high)
-            )
+            drop, low, high = paired_difference(sample.metric, sample.labels, predictions[name], bench.student[name])
+            gates.append(decide_gate("quantisation_metric_drop", subject, drop, limit=limit, low=low, high=high))
     return tuple(gates)
 
 

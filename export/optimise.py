@@ -1,9 +1,10 @@
 """Fusing attention into one operator, for the architectures whose attention ONNX Runtime recognises.
 
-Only attention is fused. ONNX Runtime fuses GELU by itself when it loads a graph, and its fused
-SkipLayerNormalization and EmbedLayerNormalization ran slower than the operators they replace (1.31, AVX-512):
-leaving them out made fp32 graphs 9 to 13% faster than with all fusions. int8 graphs are quantised from the
-plain graph, since the quantised form of fused attention was slower as well.
+Measured with ONNX Runtime 1.31 on a CPU with AVX-512, 3 and 6 layers of width 384, one thread: fused attention
+is 3 to 4% faster for one text and 1 to 2% slower in batches of 8. Nothing else is fused: ONNX Runtime fuses GELU
+by itself when it loads a graph, and its SkipLayerNormalization and EmbedLayerNormalization are slower than what
+they replace (a graph with all fusions needs 5 to 13% more time). int8 is quantised from the plain graph, since
+the quantised form of fused attention is slower too.
 """
 
 from __future__ import annotations

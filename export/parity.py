@@ -144,9 +144,7 @@ def _spread(encoder: TextEncoder, texts: Sequence[tuple[str, ...]]) -> list[Enco
 
 def _mixed_rows(num_rows: int) -> Iterator[list[int]]:
     """Batches that put the shortest beside the longest; every row is in one of them."""
-    outside_in = [
-        row for pair in zip(range(num_rows), reversed(range(num_rows)), strict=True) for row in pair
-    ]
+    outside_in = [row for pair in zip(range(num_rows), reversed(range(num_rows)), strict=True) for row in pair]
     order = list(dict.fromkeys(outside_in))
     for start in range(0, num_rows, ODD_BATCH + 1):
         yield order[start : start + ODD_BATCH + 1]
@@ -162,10 +160,7 @@ def _padded(encoder: TextEncoder, encodings: Sequence[Encoding], extra: int) -> 
     batch = encoder.batch(encodings)
     width = next(iter(batch.values())).shape[1]
     extra = max(0, min(extra, encoder.inputs.max_length - width))
-    return {
-        name: np.pad(array, ((0, 0), (0, extra)), constant_values=padding[name])
-        for name, array in batch.items()
-    }
+    return {name: np.pad(array, ((0, 0), (0, extra)), constant_values=padding[name]) for name, array in batch.items()}
 
 
 def _longest(encoder: TextEncoder, encodings: Sequence[Encoding]) -> Encoding:
@@ -181,9 +176,7 @@ def _longest(encoder: TextEncoder, encodings: Sequence[Encoding]) -> Encoding:
     )
 
 
-def _run_or_nothing(
-    run: Runner, inputs: Mapping[str, NDArray[np.int64]]
-) -> Mapping[str, NDArray[np.float32]]:
+def _run_or_nothing(run: Runner, inputs: Mapping[str, NDArray[np.int64]]) -> Mapping[str, NDArray[np.float32]]:
     """A graph with a frozen axis cannot run other shapes at all; that is a difference, not a crash."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
@@ -200,9 +193,7 @@ def _in_shape(given: NDArray[np.float32] | None, shape: tuple[int, int]) -> NDAr
     return np.where(np.isfinite(given), given, NO_LOGIT)
 
 
-def _same_answers(
-    task: TaskSpec, expected: NDArray[np.float32], given: NDArray[np.float32]
-) -> NDArray[np.bool_]:
+def _same_answers(task: TaskSpec, expected: NDArray[np.float32], given: NDArray[np.float32]) -> NDArray[np.bool_]:
     is_given = (given < NO_LOGIT).all(axis=1)
     if task.type == "regression":
         return np.asarray(np.abs(given - expected)[:, 0] <= REGRESSION_AGREEMENT)

@@ -94,9 +94,7 @@ def quantise(
 
 def opset_of(path: Path) -> int:
     """The opset of the default domain that a graph needs."""
-    return next(
-        int(entry.version) for entry in onnx.load(path).opset_import if entry.domain in ("", "ai.onnx")
-    )
+    return next(int(entry.version) for entry in onnx.load(path).opset_import if entry.domain in ("", "ai.onnx"))
 
 
 def ir_version_of(path: Path) -> int:

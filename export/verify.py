@@ -127,8 +127,7 @@ def _metric_claims(
         yield Claim(
             name=name,
             status="checked" if is_within else "failed",
-            detail=f"{value:.4f} on {len(sample.texts)} texts, "
-            f"claimed {claimed.low:.4f} to {claimed.high:.4f}",
+            detail=f"{value:.4f} on {len(sample.texts)} texts, claimed {claimed.low:.4f} to {claimed.high:.4f}",
         )
 
 

@@ -52,7 +52,10 @@ def create_session(
     _check_available(runtime, providers)
     try:
         session = runtime.InferenceSession(
-            str(path), sess_options=_options(runtime, threads), providers=list(providers)
+            str(path),
+            sess_options=_options(runtime, threads),
+            providers=list(providers),
+            enable_fallback=0,  # else it prints to stdout and tries again
         )
     except _load_errors() as error:
         raise BundleError(f"{path} cannot be loaded: {error}. Export the bundle again.") from error
@@ -98,4 +101,5 @@ def _load_errors() -> tuple[type[Exception], ...]:
         state.NoSuchFile,
         state.NotImplemented,
         state.RuntimeException,
+        UnicodeDecodeError,  # the message quotes the damaged bytes
     )

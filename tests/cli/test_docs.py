@@ -1,0 +1,122 @@
+"""Every command that the docs show is run, on toy data under the names that the docs use."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMPRESSOR = [str(Path(sys.executable).with_name("compressor"))]
+FAST = ["training.epochs=1", "teacher.epochs=1", "benchmark.rounds=3", "benchmark.texts=4", "benchmark.threads=[1]",
+        "benchmark.batch_sizes=[1]", "training.dtype=fp32", "gates.quantisation_metric_drop=1.0", "max_length=32"]  # fmt: skip
+
+
+def commands(page: Path) -> list[str]:
+    blocks = re.findall(r"^```console\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+@pytest.fixture
+def desk(tmp_path: Path, toy_file: Path, checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the files that the docs speak of."""
+    model = str(checkpoint())
+    rows = [json.loads(line) for line in toy_file.read_text().splitlines()]
+    lines = ["text,topic", *(f"{row['text']},{row['topic']}" for row in rows)]
+    (tmp_path / "tickets.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "path" / "to").mkdir(parents=True)
+    shutil.copytree(model, tmp_path / "path" / "to" / "checkpoint")
+    recipe = {
+        "name": "tickets",
+        "tasks": {"topic": {"data": "tickets.csv", "text": "text", "label": "topic"}},
+        "teacher": {"model": model},
+        "student": {"layers": 2},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(command: str, teacher: Path) -> subprocess.CompletedProcess[str]:
+    """A documented command, made short where the real one is long."""
+    words = shlex.split(command)
+    if words[:2] == ["compressor", "run"]:
+        words += [word for key in FAST if not any(key.split("=")[0] in w for w in words) for word in ("--set", key)]
+        if "--data" in words:
+            words += ["--teacher", str(teacher)]
+    program = COMPRESSOR if words[0] == "compressor" else [words[0]]
+    return subprocess.run([*program, *words[1:]], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def server() -> Iterator[Callable[[str], None]]:
+    """Starts a documented `compressor serve` and stops it after the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(command: str) -> None:
+        started.append(subprocess.Popen([*COMPRESSOR, *shlex.split(command)[1:]], stderr=subprocess.DEVNULL))
+        port = command.split("--port ")[1].split()[0]
+        deadline = time.monotonic() + 30
+        while subprocess.run(["curl", "-sf", f"localhost:{port}/readyz"], capture_output=True, check=False).returncode:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    yield start
+    for process in started:
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the documented request is made with curl")
+def test_every_documented_command_works_in_the_order_of_the_readme(
+    desk: Path, server: Callable[[str], None]
+) -> None:
+    """Catches docs that have drifted from the program: renamed options, moved files, wrong paths."""
+    teacher = desk / "path" / "to" / "checkpoint"
+    shown = commands(ROOT / "README.md")
+    assert len(shown) >= 9
+    for command in shown:
+        if command == "compressor demo":
+            continue
+        if command.startswith("compressor serve"):
+            server(command)
+            continue
+        result = run(command, teacher)
+        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+        if command.startswith("curl"):
+            assert json.loads(result.stdout)["answers"][0]["topic"]["label"]
+        if command.startswith("compressor run") and "recipe.yaml" in command:
+            assert (desk / "runs" / "tickets" / "report.html").is_file()
+
+
+def test_every_command_of_the_docs_exists() -> None:
+    """Catches a documented `make` target, script or command that is not there."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert set(re.findall(r"\bmake ([a-z-]+)", _code(text))) <= targets, page
+        for script in re.findall(r"\b(benchmarks/\w+\.py|scripts/[\w-]+)", text):
+            assert (ROOT / script).is_file(), f"{page}: {script}"
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    """Catches links to pages that were moved or never written."""
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page}: {link}"
+
+
+def _code(text: str) -> str:
+    """Fenced blocks and inline code only: prose may say make."""
+    found = re.findall(r"^```[a-z]*\n(.*?)^```|`([^`\n]+)`", text, flags=re.MULTILINE | re.DOTALL)
+    return "\n".join(block or inline for block, inline in found)
