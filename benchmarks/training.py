@@ -51,18 +51,20 @@ Row = Mapping[str, Any]
 def main() -> None:
     """Train the teacher once, run the rounds, write JSON and a table."""
     arguments = _parse()
-    recipe = load_recipe(arguments.recipe, [f"training.epochs={arguments.epochs}", "training.device=cpu"])
+    recipe = load_recipe(arguments.recipe)
+    training = recipe.training.model_copy(update={"epochs": arguments.epochs, "device": "cpu"})
+    timed = recipe.model_copy(update={"training": training})
     with tempfile.TemporaryDirectory() as place:
         scratch = Path(place)
         data, teacher = _teacher(recipe, arguments.work, arguments.stages)
-        grounds = [_ground(data, teacher, recipe, seed, scratch) for seed in range(arguments.rounds)]
-        parts = [_ground(data, teacher, recipe, seed, scratch) for seed in range(arguments.part_rounds)]
+        grounds = [_ground(data, teacher, timed, seed, scratch) for seed in range(arguments.rounds)]
+        parts = [_ground(data, teacher, timed, seed, scratch) for seed in range(arguments.part_rounds)]
         host = describe_host()
         announce("warming up")
         run_rounds(MAIN_ARMS, [with_rows(grounds[0], recipe.training.batch_size)], scratch)
         main_rows = run_rounds(MAIN_ARMS, [with_rows(ground, arguments.rows) for ground in grounds], scratch)
         part_rows = run_rounds(PART_ARMS, [with_rows(ground, arguments.part_rows) for ground in parts], scratch)
-    result = summarise(main_rows, part_rows) | {"settings": _settings(arguments, recipe)}
+    result = summarise(main_rows, part_rows) | {"settings": _settings(arguments, timed)}
     result |= {"host": host, "torch": torch.__version__}
     write_json(arguments.output, result)
     table = markdown(result)
@@ -189,8 +191,8 @@ def markdown(result: Mapping[str, Any]) -> str:
     verdict = "reached" if speed["low"] >= GOAL else "missed" if speed["high"] < GOAL else "undecided"
     lines = [
         f"{host['cpu_model']}, {host['available_cpus']} CPUs, torch {result['torch']}; load at the start "
-        f"{host['load_average'][0]:.1f}. Recipe `{settings['recipe']}`, {settings['student']['layers']} layers, batch {training['batch_size']}, "
-        f"{training['epochs']} epochs.",
+        f"{host['load_average'][0]:.1f}. Recipe `{settings['recipe']}`, {settings['student']['layers']} layers, "
+        f"batch {training['batch_size']}, {training['epochs']} epochs.",
         "",
         f"Ours is **{_ratio(speed)} times** as fast as the usual loop (goal {GOAL:g}: {verdict}), at validation "
         f"accuracy {accuracy['ours']:.3f} against {accuracy['usual']:.3f}, difference {accuracy['difference']:+.3f} "
@@ -227,7 +229,7 @@ def _parse(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="main rounds, a seed each")
     parser.add_argument("--part-rows", type=int, default=192, help="training rows of the part rounds")
     parser.add_argument("--part-rounds", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="a minute, to see that it runs; figures mean nothing")
+    parser.add_argument("--quick", action="store_true", help="few rows, to see that it runs; figures mean nothing")
     arguments = parser.parse_args(given)
     for name, value in QUICK.items() if arguments.quick else ():
         setattr(arguments, name, value)

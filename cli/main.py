@@ -37,7 +37,13 @@ _TRAIN_MODULES = {
 }  # fmt: skip
 _INTERRUPTED = 130
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FULL_DISK_WORDS = ("no space left", "disk quota exceeded", "file too large", "failed writing file")
+_FULL_DISK_WORDS = (
+    "no space left",
+    "disk quota exceeded",
+    "file too large",
+    "failed writing file",  # torch
+    "unexpected pos",  # torch
+)
 
 app = typer.Typer(
     name="compressor",

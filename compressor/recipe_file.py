@@ -151,7 +151,8 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
 
 
 def _explain(problem: dict[str, Any]) -> str:
-    place = ".".join(str(part) for part in problem["loc"])
+    # pydantic names the members of a union too, such as `constrained-int`
+    place = ".".join(str(part) for part in problem["loc"] if re.fullmatch(r"\w+", str(part), re.ASCII))
     if problem["type"] == "extra_forbidden":
         known = _keys_at(problem["loc"][:-1])
         return unknown_name("key", place, known, given=str(problem["loc"][-1]))

@@ -72,7 +72,7 @@ def pretrained_model(
 
 
 def from_teacher(teacher: TaskModel, tasks: Sequence[TaskSpec], *, layers: int | Sequence[int] | None) -> TaskModel:
-    """Some layers of a fine-tuned teacher's encoder, with copies of its heads, their outputs in the tasks' label order."""
+    """Some layers of a fine-tuned teacher's encoder, and copies of its heads with outputs in the tasks' label order."""
     model = copy.deepcopy(teacher)
     encoder = keep_layers(model.encoder, layers)
     for own, task in zip(model.tasks, tasks, strict=True):

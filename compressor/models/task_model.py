@@ -87,7 +87,9 @@ class TaskModel(nn.Module):
         if rows is None:
             return {task.name: self._answer(self.head(task.name), output, inputs) for task in self.tasks}
         return {
-            name: self._answer(self.head(name), _take(output, rows[name]), {k: v[rows[name]] for k, v in inputs.items()})
+            name: self._answer(
+                self.head(name), _take(output, rows[name]), {k: v[rows[name]] for k, v in inputs.items()}
+            )
             for name in (task.name for task in self.tasks)
             if name in rows
         }

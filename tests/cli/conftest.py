@@ -25,7 +25,8 @@ from cli.main import run_app
 
 _TOYS_FILE = Path(__file__).parents[1] / "compressor" / "conftest.py"
 _SPEC = importlib.util.spec_from_file_location("toys", _TOYS_FILE)
-assert _SPEC is not None and _SPEC.loader is not None
+assert _SPEC is not None
+assert _SPEC.loader is not None
 toys: Any = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(toys)
 
@@ -111,14 +112,17 @@ class Toy:
 
     @property
     def data(self) -> Path:
+        """The rows."""
         return self.folder / "toy.jsonl"
 
     @property
     def recipe(self) -> Path:
+        """The recipe file."""
         return self.folder / "toy.yaml"
 
     @property
     def run(self) -> Path:
+        """The run folder."""
         return self.folder / "run"
 
     def values(self, **changes: Any) -> dict[str, Any]:
@@ -141,6 +145,7 @@ class Toy:
         return self.recipe
 
     def write_data(self, rows: list[dict[str, Any]], name: str = "toy.jsonl") -> Path:
+        """Write rows as jsonl beside the recipe."""
         path = self.folder / name
         path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
         return path
@@ -157,6 +162,7 @@ class Toy:
         return {name.rpartition("-")[0] for name in after.keys() - before.keys()}
 
     def report(self) -> dict[str, Any]:
+        """The finished report.json."""
         found: dict[str, Any] = json.loads((self.run / "report.json").read_text())
         return found
 

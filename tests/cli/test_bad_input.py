@@ -1,4 +1,4 @@
-"""Bad input: one clear line that says what to do, exit code 2, no traceback, nothing lost, and no training before it."""
+"""Bad input: one clear line that says what to do, exit code 2, nothing lost, and no training before it."""
 
 from __future__ import annotations
 
@@ -69,12 +69,14 @@ BAD_DATA: dict[str, tuple[Callable[[Any], object], list[str]]] = {
     "unlabelled file missing": (lambda toy: toy.write(**topic(toy, unlabelled="no.txt")), ["no.txt", ".jsonl"]),
     "where without rows": (lambda toy: toy.write(**topic(toy, where={"topic": "weather"})), ["weather"]),
     "pairs beside single texts": (
-        lambda toy: edited(toy, lambda rows: [row.update(note=f"note {i}") for i, row in enumerate(rows)])
-        and toy.write(
-            tasks={
-                **topic(toy)["tasks"],
-                "pair": {"data": str(toy.data), "text": ["text", "note"], "label": "topic"},
-            }
+        lambda toy: (
+            edited(toy, lambda rows: [row.update(note=f"note {i}") for i, row in enumerate(rows)])
+            and toy.write(
+                tasks={
+                    **topic(toy)["tasks"],
+                    "pair": {"data": str(toy.data), "text": ["text", "note"], "label": "topic"},
+                }
+            )
         ),
         ["'topic' reads single texts", "'pair' pairs"],
     ),
@@ -141,7 +143,7 @@ def test_all_errors_of_a_recipe_come_together(toy: Any, compressor: Callable[...
     """Catches a user who mends one error per call."""
     done = compressor("run", toy.write(method="kdd", seed=-1, student={"layers": 0}))
     assert done.code == 2
-    assert all(word in done.error for word in ("3 errors", "kdd", "seed", "student.layers"))
+    assert all(word in done.error for word in ("4 errors", "kdd", "seed:", "student.layers:"))
 
 
 @pytest.mark.parametrize("place", ["gone.yaml", "gone.yaml/x", "."])
@@ -168,23 +170,21 @@ def spoil_checkpoint(folder: Path, kind: str) -> None:
         save_file({k: v for k, v in load_file(weights).items() if "classifier" not in k}, weights, {"format": "pt"})
 
 
-@pytest.mark.parametrize(
-    ("kind", "word"),
-    [
-        ("cut", "could not be loaded"),
-        ("no config", "config.json"),
-        ("pickle only", ".safetensors"),
-        ("no tokenizer", "tokenizer"),
-        ("no head", "not a fine-tuned classifier"),
-    ],
-)
-@pytest.mark.parametrize("role", ["teacher", "student"])
+SPOILED = {
+    "cut": "could not be loaded",
+    "no config": "config.json",
+    "pickle only": ".safetensors",
+    "no tokenizer": "tokenizer",
+    "no head": "not a fine-tuned classifier",
+}
+ROLES = [(role, kind) for role in ("teacher", "student") for kind in SPOILED if (role, kind) != ("student", "no head")]
+
+
+@pytest.mark.parametrize(("role", "kind"), ROLES)
 def test_an_unreadable_checkpoint_is_refused_before_training(
-    toy: Any, tmp_path: Path, compressor: Callable[..., Any], kind: str, word: str, role: str
+    toy: Any, tmp_path: Path, compressor: Callable[..., Any], role: str, kind: str
 ) -> None:
     """Catches a damaged student checkpoint that shows only when its teacher is trained."""
-    if (kind, role) == ("no head", "student"):
-        pytest.skip("a student gets a head of its own")
     folder = tmp_path / "spoiled"
     shutil.copytree(toy.model, folder)
     spoil_checkpoint(folder, kind)
@@ -192,7 +192,7 @@ def test_an_unreadable_checkpoint_is_refused_before_training(
         toy.write(teacher={"model": str(folder), "train": kind != "no head"})
     else:
         toy.write(student={"model": str(folder)})
-    refused(toy, compressor, [word, str(folder)])
+    refused(toy, compressor, [SPOILED[kind], str(folder)])
 
 
 def test_a_teacher_that_lacks_a_label_is_refused(

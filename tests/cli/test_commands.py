@@ -39,9 +39,7 @@ def test_single_stages_build_up_the_same_run(toy: Any, compressor: Callable[...,
     assert (toy.run / "report.html").is_file()
 
 
-def test_export_takes_a_checkpoint_trained_elsewhere(
-    toy: Any, skilled: Path, compressor: Callable[..., Any]
-) -> None:
+def test_export_takes_a_checkpoint_trained_elsewhere(toy: Any, skilled: Path, compressor: Callable[..., Any]) -> None:
     """Catches an export that loses the checkpoint's own label order, or claims another model's accuracy."""
     options = ["--data", toy.data, "--text", "text", "--label", "topic", "--allow-inconclusive"]
     done = compressor("export", skilled, *options, "--output", toy.folder / "exported")
@@ -124,9 +122,7 @@ def test_predict_answers_arguments_and_stdin_alike(toy_run: Any, compressor: Cal
 
 def test_predict_prints_json_lines(toy_run: Any, compressor: Callable[..., Any]) -> None:
     """Catches output that a program cannot read line by line."""
-    done = compressor(
-        "predict", toy_run.run / "bundle", "läte order", "--json", "--top-k", 2, "--precision", "fp32"
-    )
+    done = compressor("predict", toy_run.run / "bundle", "läte order", "--json", "--top-k", 2, "--precision", "fp32")
     line = json.loads(done.out)
     assert line["text"] == "läte order"
     assert len(line["answers"]["topic"]["scores"]) == 2

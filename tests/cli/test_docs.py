@@ -78,9 +78,7 @@ def server() -> Iterator[Callable[[str], None]]:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the documented request is made with curl")
-def test_every_documented_command_works_in_the_order_of_the_readme(
-    desk: Path, server: Callable[[str], None]
-) -> None:
+def test_every_documented_command_works_in_the_order_of_the_readme(desk: Path, server: Callable[[str], None]) -> None:
     """Catches docs that have drifted from the program: renamed options, moved files, wrong paths."""
     teacher = desk / "path" / "to" / "checkpoint"
     shown = commands(ROOT / "README.md")

@@ -29,9 +29,7 @@ def test_a_failed_gate_ends_with_3_and_everything_is_written(own_run: Any, compr
     assert not next(a for a in report["artifacts"] if a["precision"] == "fp32")["passed"]
 
 
-def test_an_undecided_gate_fails_unless_it_is_allowed(
-    toy: Any, skilled: Path, compressor: Callable[..., Any]
-) -> None:
+def test_an_undecided_gate_fails_unless_it_is_allowed(toy: Any, skilled: Path, compressor: Callable[..., Any]) -> None:
     """Catches a sample too small to decide that is sold as a passed gate."""
     gates = {"teacher_metric_drop": 1.0, "quantisation_metric_drop": 0.5}
     recipe = toy.write(teacher={"model": str(skilled), "train": False}, gates=gates)

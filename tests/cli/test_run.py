@@ -77,9 +77,7 @@ def test_the_run_folder_links_to_whole_stages(toy_run: Any) -> None:
 @pytest.mark.parametrize(("name", "layers"), [("teacher", 4), ("student", 2), ("controls/none", 2)])
 def test_checkpoints_load_in_transformers(toy_run: Any, name: str, layers: int) -> None:
     """Catches a checkpoint that only this project can read, or whose labels are numbers."""
-    model, loading = AutoModelForSequenceClassification.from_pretrained(
-        toy_run.run / name, output_loading_info=True
-    )
+    model, loading = AutoModelForSequenceClassification.from_pretrained(toy_run.run / name, output_loading_info=True)
     assert not loading["missing_keys"]
     assert not loading["unexpected_keys"]
     assert model.config.num_hidden_layers == layers
@@ -180,7 +178,9 @@ def test_a_shared_store_is_found_again_without_naming_it(toy: Any, compressor: C
     assert "fine-tuning the teacher for topic: done before" in again.err
 
 
-def test_two_tasks_share_one_student_through_the_whole_chain(toy: Any, compressor: Callable[..., Any]) -> None:
+def test_tasks_of_three_types_share_one_student_through_the_whole_chain(
+    toy: Any, compressor: Callable[..., Any]
+) -> None:
     """Catches a place in the house that takes the first task for the only one."""
     tasks = {
         name: {"data": str(toy.data), "text": "text", "label": label}

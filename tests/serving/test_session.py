@@ -38,7 +38,7 @@ def test_a_provider_that_is_listed_but_does_not_load_is_an_error(
     import onnxruntime
 
     class FallenBack(onnxruntime.InferenceSession):  # type: ignore[misc]
-        def __init__(self, path: str, sess_options: object, providers: list[str]) -> None:
+        def __init__(self, path: str, sess_options: object, providers: list[str], enable_fallback: int) -> None:
             super().__init__(path, sess_options=sess_options, providers=["CPUExecutionProvider"])
 
     both = list(providers_of("cuda"))

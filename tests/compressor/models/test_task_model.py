@@ -142,7 +142,7 @@ def test_initial_weights_depend_on_the_seed_and_leave_the_generator_alone(
     first = pretrained_model(folder, TASKS, seed=1)
     assert torch.equal(before, torch.random.get_rng_state())
     same, other = pretrained_model(folder, TASKS, seed=1), pretrained_model(folder, TASKS, seed=2)
-    weight = "heads.topic.classifier.weight"
+    weight = "heads.topic_head.classifier.weight"
     assert torch.equal(first.state_dict()[weight], same.state_dict()[weight])
     assert not torch.equal(first.state_dict()[weight], other.state_dict()[weight])
 
