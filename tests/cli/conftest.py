@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import json
 import os
@@ -22,18 +21,6 @@ import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from cli.main import run_app
-
-_TOYS_FILE = Path(__file__).parents[1] / "compressor" / "conftest.py"
-_SPEC = importlib.util.spec_from_file_location("toys", _TOYS_FILE)
-assert _SPEC is not None
-assert _SPEC.loader is not None
-toys: Any = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(toys)
-
-checkpoint = toys.checkpoint
-quiet_transformers = toys._quiet_transformers
-
-torch.set_num_threads(1)  # toys are too small to share, and other tests want the cores
 
 SCRIPT = Path(sys.executable).with_name("compressor")
 TRAINING = {"epochs": 1, "batch_size": 32, "dtype": "fp32", "threads": 1}
@@ -173,19 +160,19 @@ def toy_model(checkpoint: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture
-def toy(tmp_path: Path, toy_model: Path) -> Toy:
+def toy(tmp_path: Path, toy_model: Path, make_rows: Callable[..., Any]) -> Toy:
     """Data and recipe, nothing run yet."""
     made = Toy(tmp_path, toy_model)
-    made.write_data(toys.toy_rows(240))
+    made.write_data(make_rows(240))
     made.write()
     return made
 
 
 @pytest.fixture(scope="session")
-def toy_run(tmp_path_factory: pytest.TempPathFactory, toy_model: Path) -> Toy:
+def toy_run(tmp_path_factory: pytest.TempPathFactory, toy_model: Path, make_rows: Callable[..., Any]) -> Toy:
     """A finished run, for reading only."""
     made = Toy(tmp_path_factory.mktemp("toy"), toy_model)
-    made.write_data(toys.toy_rows(240))
+    made.write_data(make_rows(240))
     made.write()
     done = call("run", made.recipe, "--output", made.run)
     assert done.code == 0, done.err
@@ -201,13 +188,13 @@ def own_run(toy_run: Toy, tmp_path: Path) -> Toy:
 
 
 @pytest.fixture(scope="session")
-def skilled(checkpoint: Callable[..., Path]) -> Path:
+def skilled(checkpoint: Callable[..., Path], make_rows: Callable[..., Any]) -> Path:
     """A fine-tuned toy teacher that is right on most texts, its outputs in the order delivery, account, billing."""
     labels = ("delivery", "account", "billing")
     folder = checkpoint(labels=labels)
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    rows = toys.toy_rows(120, seed=9)
+    rows = make_rows(120, seed=9)
     inputs = tokenizer([row["text"] for row in rows], padding=True, return_tensors="pt")
     targets = torch.tensor([labels.index(row["topic"]) for row in rows])
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)

@@ -18,8 +18,17 @@ import yaml
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMPRESSOR = [str(Path(sys.executable).with_name("compressor"))]
-FAST = ["training.epochs=1", "teacher.epochs=1", "benchmark.rounds=3", "benchmark.texts=4", "benchmark.threads=[1]",
-        "benchmark.batch_sizes=[1]", "training.dtype=fp32", "gates.quantisation_metric_drop=1.0", "max_length=32"]  # fmt: skip
+FAST = [
+    "training.epochs=1",
+    "teacher.epochs=1",
+    "benchmark.rounds=3",
+    "benchmark.texts=4",
+    "benchmark.threads=[1]",
+    "benchmark.batch_sizes=[1]",
+    "training.dtype=fp32",
+    "gates.quantisation_metric_drop=1.0",
+    "max_length=32",
+]
 
 
 def commands(page: Path) -> list[str]:

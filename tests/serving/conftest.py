@@ -30,9 +30,7 @@ from serving.tokenise import TextEncoder
 
 MAX_LENGTH = 8
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "refund", "broken", "thanks", "please", "poison")
-INTENT = TaskSpec(
-    name="intent", type="classification", labels=("billing", "defect", "praise"), output="logits_intent"
-)
+INTENT = TaskSpec(name="intent", type="classification", labels=("billing", "defect", "praise"), output="logits_intent")
 TOPICS = TaskSpec(
     name="topics", type="multilabel", labels=("money", "goods"), thresholds=(0.6, 0.4), output="logits_topics"
 )
@@ -51,9 +49,7 @@ GOLDEN_TEXTS += ["thanks please", "please", "unheard words"]
 
 
 def _tokenizer() -> Tokenizer:
-    tokenizer = Tokenizer(
-        models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]")
-    )
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
@@ -97,14 +93,8 @@ def _graph(path: Path, tasks: tuple[TaskSpec, ...], is_batch_dependent: bool) ->
     graph = helper.make_graph(
         nodes,
         "toy",
-        [
-            helper.make_tensor_value_info(name, TensorProto.INT64, axes)
-            for name in ("input_ids", "attention_mask")
-        ],
-        [
-            helper.make_tensor_value_info(task.output, TensorProto.FLOAT, ["batch", task.num_outputs])
-            for task in tasks
-        ],
+        [helper.make_tensor_value_info(name, TensorProto.INT64, axes) for name in ("input_ids", "attention_mask")],
+        [helper.make_tensor_value_info(task.output, TensorProto.FLOAT, ["batch", task.num_outputs]) for task in tasks],
         constants,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
@@ -127,9 +117,7 @@ def make_bundle(folder: Path, tasks: tuple[TaskSpec, ...], columns: tuple[str, .
     """Write a whole bundle: fp32 (batch-invariant) and int8 (its answers depend on the batch)."""
     folder.mkdir(parents=True)
     _tokenizer().save(str(folder / "tokenizer.json"))
-    inputs = InputSpec(
-        names=("input_ids", "attention_mask"), pad_id=0, max_length=MAX_LENGTH, text_columns=columns
-    )
+    inputs = InputSpec(names=("input_ids", "attention_mask"), pad_id=0, max_length=MAX_LENGTH, text_columns=columns)
     encoder = TextEncoder.load(folder / "tokenizer.json", inputs)
     texts = [(text,) * len(columns) for text in GOLDEN_TEXTS]
     artifacts, logits = [], {}

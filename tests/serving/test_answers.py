@@ -22,9 +22,7 @@ logit_rows = st.lists(st.floats(-200, 200, width=32), min_size=3, max_size=3)
 
 
 @given(logit_rows, st.floats(0.1, 10))
-def test_probabilities_equal_a_second_implementation_at_any_temperature(
-    row: list[float], temperature: float
-) -> None:
+def test_probabilities_equal_a_second_implementation_at_any_temperature(row: list[float], temperature: float) -> None:
     """Catches a temperature that multiplies instead of divides, or an overflow at large logits."""
     choice = TaskSpec(name="choice", type="classification", labels=LABELS, temperature=temperature)
     many = TaskSpec(name="many", type="multilabel", labels=LABELS, temperature=temperature)
@@ -79,9 +77,7 @@ def test_top_k_below_one_is_refused(top_k: int) -> None:
         answer([0.0, 1.0, 2.0], CHOICE, top_k=top_k)
 
 
-@pytest.mark.parametrize(
-    ("field", "value"), [("thresholds", (0.5,)), ("temperature", 0.0), ("temperature", -1.0)]
-)
+@pytest.mark.parametrize(("field", "value"), [("thresholds", (0.5,)), ("temperature", 0.0), ("temperature", -1.0)])
 def test_a_task_that_cannot_be_answered_is_refused_when_it_is_made(field: str, value: object) -> None:
     """One threshold for three labels would broadcast; a negative temperature would turn answers around."""
     with pytest.raises(ValueError, match="many"):

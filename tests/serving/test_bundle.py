@@ -83,9 +83,7 @@ def test_pairs_are_answered_in_their_order(pair_bundle_folder: Path) -> None:
         bundle.predict(["refund"])
 
 
-def test_a_truncated_text_is_answered_with_a_warning(
-    bundle_folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_truncated_text_is_answered_with_a_warning(bundle_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """An answer for the first half of a text must not look like one for the whole."""
     bundle = Bundle.load(bundle_folder)
     bundle.predict(["refund", "refund " * 30])
@@ -110,9 +108,7 @@ def test_no_texts_give_no_answers(bundle_folder: Path) -> None:
         ({"texts": ["refund"], "top_k": 0}, "top_k is 0"),
     ],
 )
-def test_wrong_questions_are_the_users_to_mend(
-    bundle_folder: Path, arguments: dict[str, Any], message: str
-) -> None:
+def test_wrong_questions_are_the_users_to_mend(bundle_folder: Path, arguments: dict[str, Any], message: str) -> None:
     """Each is one line with what to give, not a traceback and not an answer."""
     with pytest.raises(UserError, match=message):
         Bundle.load(bundle_folder).predict(**arguments)
@@ -126,9 +122,7 @@ def test_logits_that_are_not_numbers_are_no_answer(bundle_folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "golden.json", "model.fp32.onnx", "model.int8.onnx"])
 @pytest.mark.parametrize("damage", ["changed", "cut", "gone"])
-def test_a_damaged_file_is_named_before_anything_is_answered(
-    bundle_folder: Path, name: str, damage: str
-) -> None:
+def test_a_damaged_file_is_named_before_anything_is_answered(bundle_folder: Path, name: str, damage: str) -> None:
     """A copy that lost its last block may load and answer nonsense; the artifact not served counts too."""
     path = bundle_folder / name
     content = path.read_bytes()
@@ -151,9 +145,7 @@ def test_files_that_must_have_a_hash_cannot_be_left_out_of_the_manifest(
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/hostname"])
-def test_a_manifest_cannot_reach_outside_its_folder(
-    bundle_folder: Path, edit_manifest: Edit, name: str
-) -> None:
+def test_a_manifest_cannot_reach_outside_its_folder(bundle_folder: Path, edit_manifest: Edit, name: str) -> None:
     """A bundle from somewhere else must not probe the files of this host."""
     edit_manifest(bundle_folder, files=read_manifest(bundle_folder).files | {name: "0" * 64})
     with pytest.raises(BundleError, match="outside the bundle"):
@@ -183,9 +175,7 @@ def test_logits_beyond_the_tolerance_refuse_to_start(
     """A CPU whose int8 kernels saturate gives other logits from the very same file (tolerance: 1e-3)."""
     edit_golden(bundle_folder, artifacts=_shifted(bundle_folder, example=3, by=by))
     if is_refused:
-        with pytest.raises(
-            BundleError, match=r"golden example 3 gives other logits.*model\.fp32\.onnx.*0\.002"
-        ):
+        with pytest.raises(BundleError, match=r"golden example 3 gives other logits.*model\.fp32\.onnx.*0\.002"):
             Bundle.load(bundle_folder)
     else:
         Bundle.load(bundle_folder)

@@ -46,9 +46,7 @@ def test_the_tightest_quota_counts_whatever_the_cgroup_version(
     assert host.cpu_quota(_write(tmp_path, files)) == quota
 
 
-@pytest.mark.parametrize(
-    ("affinity", "files", "cpus"), [(8, V1, 2), (1, V1, 1), (8, V2_NAMESPACE, 1), (8, {}, 8)]
-)
+@pytest.mark.parametrize(("affinity", "files", "cpus"), [(8, V1, 2), (1, V1, 1), (8, V2_NAMESPACE, 1), (8, {}, 8)])
 def test_available_cpus_respect_affinity_and_quota(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, affinity: int, files: dict[str, str], cpus: int
 ) -> None:

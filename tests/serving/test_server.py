@@ -201,9 +201,7 @@ def _get(url: str, body: object = None) -> Any:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_real_process_answers_and_ends_with_zero_on_a_signal(
-    bundle_folder: Path, number: signal.Signals
-) -> None:
+def test_a_real_process_answers_and_ends_with_zero_on_a_signal(bundle_folder: Path, number: signal.Signals) -> None:
     """Uvicorn raises the caught signal again at its end: an orderly stop would count as a crash."""
     process = _start(bundle_folder, "int8")
     try:

@@ -22,9 +22,7 @@ def test_a_session_has_the_threads_asked_for_and_none_that_spin(bundle_folder: P
     assert session.get_providers() == ["CPUExecutionProvider"]
 
 
-def test_a_gpu_is_never_replaced_by_the_cpu_in_silence(
-    bundle_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gpu_is_never_replaced_by_the_cpu_in_silence(bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime itself only warns; the figures of a 'GPU' row would then be the CPU's."""
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(UserError, match=r"no CUDAExecutionProvider.*compressor-toolchain\[gpu\]"):
