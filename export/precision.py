@@ -1,7 +1,7 @@
 """Dynamic int8: weights of matrix products and embeddings as bytes, with a count of what really became int8.
 
 Weights are signed with one scale per output channel (half the error of one scale per matrix, at the same
-speed); activations get their scale at run time from the whole batch, so a neighbour can change an answer.
+speed), embeddings with one per row (`export.embeddings`); activations get their scale at run time from the whole batch, so a neighbour can change an answer.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import msgspec
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
+from export.embeddings import SCALE_SUFFIX, quantise_embeddings
 from serving.errors import UserError
 
 QUANTISED_TYPES = ("MatMul", "Gemm", "Gather")
@@ -68,13 +69,14 @@ def quantise(
         quantize_dynamic(
             str(source),
             str(target),
-            op_types_to_quantize=list(QUANTISED_TYPES),
+            op_types_to_quantize=["MatMul", "Gemm"],
             per_channel=True,
             reduce_range=reduce_range,
             weight_type=QuantType.QInt8,
             nodes_to_exclude=list(exclude),
         )
     quantised = onnx.load(target)
+    quantise_embeddings(quantised, exclude)
     _forget_shapes(quantised)
     onnx.save_model(quantised, str(target))
     summary = QuantisationSummary(
@@ -156,6 +158,7 @@ def _left_fp32(model: onnx.ModelProto) -> tuple[str, ...]:
         name
         for name in dict.fromkeys(names)
         if name in weights
+        and not name.endswith(SCALE_SUFFIX)
         and weights[name].data_type == onnx.TensorProto.FLOAT
         and math.prod(weights[name].dims) >= MIN_WEIGHTS
     )
