@@ -1,7 +1,8 @@
 """Dynamic int8: weights of matrix products and embeddings as bytes, with a count of what really became int8.
 
 Weights are signed with one scale per output channel (half the error of one scale per matrix, at the same
-speed), embeddings with one per row (`export.embeddings`); activations get their scale at run time from the whole batch, so a neighbour can change an answer.
+speed), embeddings with one per row (`export.embeddings`); activations get their scale at run time from the
+whole batch, so a neighbour can change an answer.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,12 +14,14 @@ from accelerate import PartialState
 from torch import nn
 from torch.utils.data import DataLoader
 
+from compressor.progress import announce
 from compressor.recipe import TrainingSettings
 from serving.errors import UserError
 from serving.host import available_cpus, cpu_features
 
 _BF16_FEATURES = {"avx512_bf16", "amx_bf16"}
 _CALIBRATION_STEPS = 4
+_BUSY_SHARE = 0.75
 
 
 def decide_training(model: nn.Module, loader: DataLoader[Any], settings: TrainingSettings) -> dict[str, Any]:
@@ -35,6 +38,8 @@ def decide_training(model: nn.Module, loader: DataLoader[Any], settings: Trainin
     """
     device = find_device(settings.device)
     threads = settings.threads or available_cpus()
+    if device == "cpu":
+        _warn_of_other_work(threads)
     decision: dict[str, Any] = {"threads": threads, "device": device}
     if settings.dtype != "auto":
         return {**decision, "dtype": settings.dtype, "reason": "set in the recipe"}
@@ -53,6 +58,17 @@ def decide_training(model: nn.Module, loader: DataLoader[Any], settings: Trainin
         "fp32_seconds": seconds["fp32"],
         "bf16_seconds": seconds["bf16"],
     }
+
+
+def _warn_of_other_work(threads: int) -> None:
+    """Torch's threads wait for each other actively: beside other work a step can take ten times as long."""
+    load = os.getloadavg()[0]
+    if threads > 1 and load > _BUSY_SHARE * available_cpus():
+        announce(
+            f"  warning: this machine is busy (load {load:.1f} on {available_cpus()} CPUs), which slows training on "
+            f"{threads} threads far more than its share. Run it alone, set training.threads: 1, or set "
+            "GOMP_SPINCOUNT=2000 in the environment."
+        )
 
 
 @contextlib.contextmanager

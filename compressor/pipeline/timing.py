@@ -19,6 +19,7 @@ from compressor.recipe import BenchmarkSettings
 from export.benchmark import Pace, Variant, run_benchmark, synchronised, torch_threads
 from export.runners import Inputs, Logits, Runner, session_runner, torch_runner
 from serving.bundle import Bundle
+from serving.hashing import hash_file
 from serving.host import available_cpus
 from serving.manifest import InputSpec, read_manifest
 from serving.tokenise import TOKENIZER_FILE, TextEncoder
@@ -38,18 +39,19 @@ def measure_latency(
     """Time all variants, interleaved, on test texts with their own lengths.
 
     Several teachers count as one variant that runs them one after the other: that is what the student replaces.
+    Where they read different tokens they are timed one by one, as `teacher-<task>`.
     """
     texts = _pick([text for task in data.values() for text in task.splits[TEST].texts], settings.texts)
     threads = sorted({available_cpus() if number == "all" else number for number in settings.threads})
     devices = ["cpu", "cuda"] if settings.devices == "auto" and torch.cuda.is_available() else ["cpu"]
     inputs = read_manifest(bundle).inputs
     encoder = TextEncoder.load(bundle / TOKENIZER_FILE, inputs)
-    models = {"teacher": list(teachers.values()), "student": [student]}
+    models = {**_by_tokenizer(teachers), "student": [student]}
     variants = [
         variant
         for device in devices
         for variant in (
-            *_torch_variants({name: paths for name, paths in models.items() if paths}, inputs, threads, device),
+            *_torch_variants(models, inputs, threads, device),
             *_bundle_variants(bundle, threads, device),
         )
     ]
@@ -76,6 +78,15 @@ def _pick(texts: Sequence[tuple[str, ...]], number: int) -> list[tuple[str, ...]
     """Texts evenly spread over the split."""
     picks = np.linspace(0, len(texts) - 1, num=min(number, len(texts))).round().astype(int)
     return [texts[pick] for pick in picks]
+
+
+def _by_tokenizer(teachers: Mapping[str, Path]) -> dict[str, list[Path]]:
+    """The teachers by the name of their variant: all together if they read the same tokens, else one each."""
+    if not teachers:
+        return {}
+    if len({hash_file(folder / TOKENIZER_FILE) for folder in teachers.values()}) == 1:
+        return {"teacher": list(teachers.values())}
+    return {f"teacher-{task}": [folder] for task, folder in teachers.items()}
 
 
 def _torch_variants(

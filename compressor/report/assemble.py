@@ -155,5 +155,6 @@ def _examples(bundle: Path) -> list[dict[str, Any]]:
     from serving.golden import read_golden
 
     texts = [tuple(text) for text in read_golden(bundle).texts[:5]]
-    answers = Bundle.load(bundle, check=False).predict(texts)
+    loaded = Bundle.load(bundle, check=False)
+    answers = loaded.answers(loaded.run(loaded.encode(texts)))
     return [{"text": list(text), "answers": answer} for text, answer in zip(texts, answers, strict=True)]
