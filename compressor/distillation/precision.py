@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import psutil
 import torch
 from accelerate import PartialState
 from torch import nn
@@ -21,7 +21,8 @@ from serving.host import available_cpus, cpu_features
 
 _BF16_FEATURES = {"avx512_bf16", "amx_bf16"}
 _CALIBRATION_STEPS = 4
-_BUSY_SHARE = 0.75
+_BUSY_PERCENT = 30.0
+_WATCH_SECONDS = 0.3
 
 
 def decide_training(model: nn.Module, loader: DataLoader[Any], settings: TrainingSettings) -> dict[str, Any]:
@@ -61,13 +62,16 @@ def decide_training(model: nn.Module, loader: DataLoader[Any], settings: Trainin
 
 
 def _warn_of_other_work(threads: int) -> None:
-    """Torch's threads wait for each other actively: beside other work a step can take ten times as long."""
-    load = os.getloadavg()[0]
-    if threads > 1 and load > _BUSY_SHARE * available_cpus():
+    """Torch's threads wait for each other actively: beside other work a step can take ten times as long.
+
+    This process sleeps while the CPUs are watched, so what is seen is the work of others.
+    """
+    busy = psutil.cpu_percent(interval=_WATCH_SECONDS)
+    if threads > 1 and busy > _BUSY_PERCENT:
         announce(
-            f"  warning: this machine is busy (load {load:.1f} on {available_cpus()} CPUs), which slows training on "
-            f"{threads} threads far more than its share. Run it alone, set training.threads: 1, or set "
-            "GOMP_SPINCOUNT=2000 in the environment."
+            f"  warning: other work keeps this machine's CPUs {busy:.0f}% busy, which slows training on {threads} "
+            "threads far more than its share. Run it alone, set training.threads: 1, or set GOMP_SPINCOUNT=2000 "
+            "in the environment."
         )
 
 

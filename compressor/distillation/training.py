@@ -27,7 +27,7 @@ from compressor.models.predict import predict_logits
 from compressor.models.task_model import TaskModel
 from compressor.models.vocabulary import train_used_rows
 from compressor.pipeline.stages import read_json, write_json
-from compressor.progress import progress_bar
+from compressor.progress import announce, progress_bar
 from compressor.recipe import TrainingSettings
 from compressor.tasks.registry import TASKS
 from serving.answers import decide
@@ -73,6 +73,7 @@ def train(job: TrainingJob, folder: Path) -> None:
     job = _without_unread_rows(job)
     train_tokens = {name: _tokens(job, training_texts(data)) for name, data in job.data.items()}
     validation = {name: _tokens(job, data.splits[VALIDATION].texts) for name, data in job.data.items()}
+    _tell_of_truncation(job, train_tokens)
     loader = _loader(job, train_tokens)
     decision = _decide_once(job, loader, folder)
     read = [part.input_ids for part in (*train_tokens.values(), *validation.values())]
@@ -106,6 +107,15 @@ def _without_unread_rows(job: TrainingJob) -> TrainingJob:
 
 def _tokens(job: TrainingJob, texts: Sequence[tuple[str, ...]]) -> Tokens:
     return tokenise(job.tokenizer, texts, job.max_length)
+
+
+def _tell_of_truncation(job: TrainingJob, tokens: Mapping[str, Tokens]) -> None:
+    for name, part in tokens.items():
+        if part.num_truncated:
+            announce(
+                f"  {name}: {part.num_truncated} of {len(part)} training texts are longer than max_length "
+                f"{job.max_length} and were cut; raise max_length to keep them whole"
+            )
 
 
 def _pad_id(job: TrainingJob) -> int:

@@ -192,3 +192,16 @@ def test_only_checkpoints_with_a_marker_count(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-20"
     assert not (tmp_path / "checkpoint-30").exists()
     assert newest_checkpoint(tmp_path / "nothing") is None
+
+
+def test_texts_that_are_cut_are_counted_and_said(
+    job: Callable[..., TrainingJob], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches half-read texts that nobody is told of."""
+    trained(dataclasses.replace(job({"none": {}}), max_length=6), tmp_path / "short")
+    said = capsys.readouterr().err
+    cut = json.loads((tmp_path / "short" / "history.json").read_text())["truncated_texts"]["topic"]
+    assert 0 < cut <= 96
+    assert f"topic: {cut} of 96 training texts are longer than max_length 6 and were cut" in said
+    trained(job({"none": {}}), tmp_path / "long")
+    assert "were cut" not in capsys.readouterr().err
