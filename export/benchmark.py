@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from export.runners import Inputs, Runner
+from export.runners import Inputs, Runner, limit_threads
 from export.statistics import paired_ratio
 from serving.errors import UserError
 from serving.tokenise import TextEncoder
@@ -201,17 +202,7 @@ def time_alone(runs: Mapping[str, Runner], encoder: TextEncoder, texts: Sequence
 
 def torch_threads(threads: int) -> Callable[[], AbstractContextManager[None]]:
     """A variant's `turn` that lets torch compute with so many threads, and puts the old number back."""
-
-    @contextmanager
-    def turn() -> Iterator[None]:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-
-    return turn
+    return partial(limit_threads, threads)
 
 
 def synchronised(run: Runner) -> Runner:

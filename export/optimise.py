@@ -9,10 +9,8 @@ the quantised form of fused attention is slower too.
 
 from __future__ import annotations
 
-import logging
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from onnxruntime.transformers import optimizer
 from onnxruntime.transformers.fusion_options import FusionOptions
 from optimum.utils import NormalizedConfigManager
 
+from export.quiet import quiet_logging
 from serving.errors import UserError
 from serving.session import create_session
 
@@ -69,7 +68,7 @@ def fuse_attention(plain: Path, fused: Path, config: Any) -> Fusion:
     if config.model_type not in FUSED_TYPES:
         return _keep_plain(plain, fused, f"no fusion is known for model type '{config.model_type}'")
     num_heads, width = _dimensions(config)
-    with _quiet():
+    with quiet_logging():
         model = optimizer.optimize_model(
             str(plain),
             model_type="bert",
@@ -131,14 +130,3 @@ def _random_inputs(names: list[str], batch: int, tokens: int) -> Mapping[str, ND
         mask[-1, tokens // 2 :] = 0
     arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
     return {name: arrays[name] for name in names}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The optimiser narrates on the root logger; what it did is counted and returned instead."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

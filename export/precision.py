@@ -7,11 +7,9 @@ whole batch, so a neighbour can change an answer.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,6 +17,7 @@ import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from export.embeddings import SCALE_SUFFIX, quantise_embeddings
+from export.quiet import quiet_logging
 from serving.errors import UserError
 
 QUANTISED_TYPES = ("MatMul", "Gemm", "Gather")
@@ -66,7 +65,7 @@ def quantise(
     """
     plain = onnx.load(source)
     expected = _expected_bytes(plain)
-    with _quiet():
+    with quiet_logging():
         quantize_dynamic(
             str(source),
             str(target),
@@ -163,14 +162,3 @@ def _left_fp32(model: onnx.ModelProto) -> tuple[str, ...]:
         and weights[name].data_type == onnx.TensorProto.FLOAT
         and math.prod(weights[name].dims) >= MIN_WEIGHTS
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantiser advises pre-processing on the root logger, which fusion at load time makes needless."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

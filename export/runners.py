@@ -34,6 +34,17 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             part.training = was_training
 
 
+@contextmanager
+def limit_threads(threads: int) -> Iterator[None]:
+    """Torch's CPU threads within the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def torch_runner(model: nn.Module) -> Runner:
     """Run a torch model where its weights lie, in the mode it is in (see `eval_mode`)."""
     device = next(model.parameters()).device

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import psutil
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from compressor.progress import announce
 from compressor.recipe import TrainingSettings
+from export.runners import limit_threads
 from serving.errors import UserError
 from serving.host import available_cpus, cpu_features
 
@@ -73,17 +73,6 @@ def _warn_of_other_work(threads: int) -> None:
             "threads far more than its share. Run it alone, set training.threads: 1, or set GOMP_SPINCOUNT=2000 "
             "in the environment."
         )
-
-
-@contextlib.contextmanager
-def limit_threads(threads: int) -> Iterator[None]:
-    """Torch's CPU threads within the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def find_device(wanted: str) -> str:

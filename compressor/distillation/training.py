@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallb
 from compressor.data.batches import Collator, TaskExamples, Tokens, task_rows, tokenise, train_loader
 from compressor.data.splits import UNLABELLED, VALIDATION, TaskData, training_texts
 from compressor.distillation.plan import Plan
-from compressor.distillation.precision import decide_training, limit_threads
+from compressor.distillation.precision import decide_training
 from compressor.distillation.trainer import DistillationTrainer, StepCallback, learning_curve
 from compressor.models.checkpoint import save_checkpoint
 from compressor.models.predict import predict_logits
@@ -30,6 +30,7 @@ from compressor.pipeline.stages import read_json, write_json
 from compressor.progress import announce, progress_bar
 from compressor.recipe import TrainingSettings
 from compressor.tasks.registry import TASKS
+from export.runners import limit_threads
 from serving.answers import decide
 
 CHECKPOINTS = "checkpoints"
