@@ -31,7 +31,6 @@ from transformers import (
 from compressor.data.batches import Collator
 from compressor.data.splits import TRAIN, VALIDATION, TaskData
 from compressor.distillation.plan import build_plan
-from compressor.distillation.precision import limit_threads
 from compressor.distillation.presets import KdKnobs
 from compressor.distillation.training import TrainingJob, train
 from compressor.models.checkpoint import TASKS_FILE, load_checkpoint
@@ -39,6 +38,7 @@ from compressor.models.initialise import load_tokenizer
 from compressor.models.task_model import TaskModel
 from compressor.models.teacher import teacher_logits
 from compressor.recipe import Recipe
+from export.runners import limit_threads
 from serving.host import available_cpus
 
 OURS, USUAL, PADDED = "ours", "usual loop", "usual loop, padded to the full length"
