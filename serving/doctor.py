@@ -23,11 +23,12 @@ def examine() -> dict[str, Any]:
         `versions` (None: not installed), `host`, `devices` (ONNX Runtime's providers) and `problems`, each one
         sentence with what to do.
     """
-    versions = {name: _version(name) for name in _SHOWN}
+    host = describe_host()
+    versions = {**host.pop("versions"), **{name: _version(name) for name in _SHOWN}}
     providers = _providers()
     return {
         "versions": versions,
-        "host": describe_host(),
+        "host": host,
         "devices": {"onnxruntime_providers": providers},
         "problems": [*runtime_problems(versions), *name_problems(), *_provider_problems(versions, providers)],
     }
