@@ -110,7 +110,12 @@ class DistillationTrainer(Trainer):
         return logged
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """A checkpoint as the Trainer writes it, the weight rule's state, and the marker last."""
+        """A checkpoint as the Trainer writes it, the weight rule's state, and the marker last.
+
+        None is written once the training is to stop: resuming from it would train on.
+        """
+        if self.control.should_training_stop:
+            return
         super()._save_checkpoint(model, trial)
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         torch.save(self.plan.rule.state(), folder / RULE_FILE)
@@ -151,8 +156,17 @@ class StepCallback(TrainerCallback):
         """After every optimizer step."""
         self.plan.rule.after_step(kwargs["model"], state.global_step)
         self.advance(state.global_step, self._note)
-        if time.monotonic() - self._saved_at >= self.checkpoint_seconds:
-            control.should_save = True
+        if not float(state.epoch or 0.0).is_integer():
+            control.should_save = self._is_due()
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """After an epoch's last step: saved here and not there, because a resumed run starts behind its validation."""
+        control.should_save = self._is_due()
+
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._saved_at >= self.checkpoint_seconds
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """After a checkpoint."""

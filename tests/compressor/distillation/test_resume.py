@@ -114,16 +114,26 @@ def test_killed_between_and_inside_checkpoints_it_ends_with_the_same_weights(
 def test_a_storm_of_kills_at_random_moments_changes_nothing(reference: tuple[Path, Path, Path], tmp_path: Path) -> None:
     """Catches a moment that the two chosen ones missed."""
     whole, data, checkpoint = reference
-    folder, moments, kills = tmp_path / "storm", random.Random(0), 0
-    for _ in range(30):
-        process = start(folder, data, checkpoint, 0.02)
-        try:
-            assert process.wait(timeout=moments.uniform(2.0, 9.0)) == 0
+    folder, moments = tmp_path / "storm", random.Random(0)
+    kills = 0
+    for _ in range(8):
+        killed = kill_when(start(folder, data, checkpoint, 0.02), after_progress(folder, moments.uniform(0.0, 0.4)))
+        kills += killed
+        if not killed:
             break
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            kills += 1
     assert kills >= 2
     assert start(folder, data, checkpoint, 0.02).wait() == 0
     assert_same_run(whole, folder)
+
+
+def after_progress(folder: Path, seconds: float) -> Callable[[], bool]:
+    """True so many seconds after the training went beyond the checkpoints that are there now."""
+    before = {path.name for path in checkpoints(folder, complete=True)}
+    since: list[float] = []
+
+    def reached() -> bool:
+        if not since and {path.name for path in checkpoints(folder, complete=True)} - before:
+            since.append(time.monotonic())
+        return bool(since) and time.monotonic() - since[0] >= seconds
+
+    return reached

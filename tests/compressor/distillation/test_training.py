@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,36 @@ def test_frequent_checkpoints_and_validation_do_not_change_the_weights(
     often = trained(job({"kd": {}}, FAST.model_copy(update={"checkpoint_seconds": 1e-6})), tmp_path / "often")
     assert all(torch.equal(rare[name], often[name]) for name in rare)
     assert not list((tmp_path / "often").glob("checkpoints/*")) or (tmp_path / "often" / "checkpoints").is_dir()
+
+
+def test_every_single_checkpoint_leads_to_the_same_weights(
+    job: Callable[..., TrainingJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a checkpoint taken between an epoch's last step and its validation, or after early stopping spoke."""
+    settings = FAST.model_copy(
+        update={"batch_size": 18, "epochs": 5, "early_stopping": 1, "learning_rate": 3e-3, "checkpoint_seconds": 1e-6}
+    )
+    kept = tmp_path / "kept"
+    save = DistillationTrainer._save_checkpoint
+
+    def save_and_keep(self: DistillationTrainer, model: torch.nn.Module, trial: object) -> None:
+        save(self, model, trial)
+        newest = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        if newest.is_dir():
+            shutil.copytree(newest, kept / newest.name)
+
+    monkeypatch.setattr(DistillationTrainer, "_save_checkpoint", save_and_keep)
+    whole = trained(job({"kd": {}}, settings), tmp_path / "whole")
+    monkeypatch.undo()
+    assert len(list(kept.iterdir())) >= 6
+    scores = [row["eval_score"] for row in curve(tmp_path / "whole") if "eval_score" in row]
+    for checkpoint in kept.iterdir():
+        folder = tmp_path / f"from-{checkpoint.name}"
+        shutil.copytree(checkpoint, folder / "checkpoints" / checkpoint.name)
+        shutil.copy(tmp_path / "whole" / "training.json", folder)
+        train(job({"kd": {}}, settings), folder)
+        assert all(torch.equal(tensor, weights(folder)[name]) for name, tensor in whole.items()), checkpoint.name
+        assert [row["eval_score"] for row in curve(folder) if "eval_score" in row] == scores
 
 
 def test_only_checkpoints_with_a_marker_count(tmp_path: Path) -> None:
