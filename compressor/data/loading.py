@@ -17,12 +17,13 @@ from compressor.data.labels import (
     order_names,
     read_labels,
 )
-from compressor.data.sources import Source, TaskSource, file_hash, read_source
+from compressor.data.sources import Source, TaskSource, read_source
 from compressor.data.splits import TRAIN, UNLABELLED, Split, TaskData
 from compressor.data.table import Table
 from compressor.tasks.registry import TASKS
 from compressor.tasks.task import find_metric
 from serving.errors import UserError
+from serving.hashing import hash_file
 from serving.manifest import TaskSpec, TaskType
 
 _MANY_CLASSES = 50
@@ -108,5 +109,5 @@ def _sources(source: Source, settings: TaskSource, label_column: str) -> dict[st
     described = {**source.origin, "label_column": label_column, "where": dict(settings.where)}
     if settings.unlabelled is not None:
         path = Path(settings.unlabelled).expanduser()
-        described["unlabelled"] = {"name": settings.unlabelled, "sha256": file_hash(path)}
+        described["unlabelled"] = {"name": settings.unlabelled, "sha256": hash_file(path)}
     return described

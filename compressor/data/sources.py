@@ -7,7 +7,6 @@ id. A single file is all train; what is missing is carved from it later.
 from __future__ import annotations
 
 import difflib
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from compressor.data.hub import HubId, parse_hub_id, read_hub
 from compressor.data.splits import TEST, TRAIN, VALIDATION
 from compressor.data.table import Table
 from serving.errors import UserError
+from serving.hashing import hash_file
 from serving.manifest import TaskType
 
 FOLDER_SPLITS: Mapping[str, str] = {
@@ -79,18 +79,12 @@ def read_source(data: str) -> Source:
     if path.is_dir():
         return _read_folder(path, {"kind": "folder", "name": data})
     if path.is_file():
-        origin = {"kind": "file", "name": data, "sha256": {path.name: file_hash(path)}}
+        origin = {"kind": "file", "name": data, "sha256": {path.name: hash_file(path)}}
         return Source({TRAIN: read_table(path)}, origin=origin)
     hub_id = parse_hub_id(data)
     if path.suffix.lower() in READERS or path.is_absolute() or hub_id is None:
         raise UserError(_nothing_there(data))
     return _read_hub(hub_id)
-
-
-def file_hash(path: Path) -> str:
-    """Sha256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _nothing_there(data: str) -> str:
@@ -119,7 +113,7 @@ def _read_folder(folder: Path, origin: dict[str, Any]) -> Source:
             f"it holds: {', '.join(sorted(p.name for p in folder.iterdir())[:10]) or 'nothing'}."
         )
     tables = {split: read_table(path) for split, path in paths.items()}
-    return Source(tables, notices, {**origin, "sha256": {p.name: file_hash(p) for p in paths.values()}})
+    return Source(tables, notices, {**origin, "sha256": {p.name: hash_file(p) for p in paths.values()}})
 
 
 def _read_hub(hub_id: HubId) -> Source:

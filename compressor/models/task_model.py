@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from export.candidate import PROBLEM_TYPES
 from serving.manifest import TaskSpec
 
 
@@ -126,16 +127,9 @@ def head_config(config: PreTrainedConfig, task: TaskSpec) -> PreTrainedConfig:
     copy.id2label = dict(enumerate(names))
     copy.label2id = {name: index for index, name in enumerate(names)}
     copy.num_labels = task.num_outputs
-    copy.problem_type = _PROBLEM_TYPES[task.type]
+    copy.problem_type = PROBLEM_TYPES[task.type]
     copy._attn_implementation = getattr(config, "_attn_implementation", None)
     return copy
-
-
-_PROBLEM_TYPES = {
-    "classification": "single_label_classification",
-    "multilabel": "multi_label_classification",
-    "regression": "regression",
-}
 
 
 def _take(output: ModelOutput, rows: Tensor) -> ModelOutput:
