@@ -1,23 +1,39 @@
-"""From a recipe's methods to loss terms and a weight rule: the one place that knows methods by name."""
+"""From a recipe's methods to what trains a student: the one place that knows methods by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from compressor.distillation.presets import PRESETS, Knobs
+from compressor.distillation.presets import Knobs, check_early_stopping, knobs_of
 from compressor.distillation.targets.gold import GoldLabels
 from compressor.distillation.targets.kd import SoftTargets, kd_terms
+from compressor.distillation.targets.sda import sda_teacher
+from compressor.distillation.targets.sdv import sdv_teacher
+from compressor.distillation.targets.self_teacher import SelfDistance, SelfTeacher
 from compressor.distillation.targets.term import LossTerm
 from compressor.distillation.weights.best import BestOnValidation
+from compressor.distillation.weights.ema import ExponentialMean
 from compressor.distillation.weights.last import Last
 from compressor.distillation.weights.rule import WeightRule
+from compressor.distillation.weights.schedule import ConstantTail, Linear, Schedule
+from compressor.distillation.weights.se import MeanOfAllSteps
+from compressor.distillation.weights.swa import StochasticWeightAverage
+from compressor.recipe import TrainingSettings
+from serving.errors import UserError
 
-TERMS: dict[str, Callable[[Any], tuple[LossTerm, ...]]] = {
+SUPERVISIONS: dict[str, Callable[[Any], tuple[LossTerm, ...]]] = {
     "none": lambda _knobs: (GoldLabels(),),
     "kd": kd_terms,
 }
+SELF_TEACHERS: dict[str, Callable[[Any], SelfTeacher | None]] = {"sda": sda_teacher, "sdv": sdv_teacher}
+RULES: dict[str, Callable[[Any], WeightRule]] = {
+    "swa": StochasticWeightAverage,
+    "se": lambda _knobs: MeanOfAllSteps(),
+    "ema": ExponentialMean,
+}
+SCHEDULES: dict[str, Callable[[Any], Schedule]] = {"swa": lambda knobs: ConstantTail(knobs.start, knobs.rate)}
 
 
 @dataclass(frozen=True)
@@ -27,23 +43,80 @@ class Plan:
     Attributes:
         terms: summands of the loss.
         rule: which weights are kept.
+        self_teacher: the student as its own teacher, where a term reads it.
+        schedule: of the learning rate.
     """
 
     terms: tuple[LossTerm, ...]
     rule: WeightRule
+    self_teacher: SelfTeacher | None = None
+    schedule: Schedule = field(default_factory=Linear)
 
     @property
     def reads_teacher(self) -> bool:
         """Whether cached teacher logits, and the texts without label, take part."""
         return any(isinstance(term, SoftTargets) for term in self.terms)
 
+    def check(self, *, num_steps: int, warmup_steps: int) -> None:
+        """UserError when a training of so many optimizer steps cannot follow the plan."""
+        self.schedule.check(num_steps=num_steps, warmup_steps=warmup_steps)
+        self.rule.check(num_steps)
+        if self.self_teacher is not None:
+            self.self_teacher.check(num_steps)
+
 
 def build_plan(methods: Mapping[str, Knobs], *, patience: int | None) -> Plan:
-    """Join the methods' terms.
+    """Join the methods; those that are made of several runs say nothing about one run.
+
+    Args:
+        methods: as `presets.parse_method` returns them; without a supervision the student has gold labels.
+        patience: epochs of early stopping, or None to run all.
+
+    Raises:
+        UserError: early stopping beside another rule for the kept weights.
+    """
+    try:
+        check_early_stopping(methods, patience)
+    except ValueError as error:
+        raise UserError(f"{error}.") from error
+    supervision = next((name for name in methods if name in SUPERVISIONS), None)
+    terms = list(SUPERVISIONS[supervision](knobs_of(methods, supervision)) if supervision else (GoldLabels(),))
+    teacher = _self_teacher(methods, terms)
+    rule = next((RULES[name](knobs_of(methods, name)) for name in methods if name in RULES), None)
+    schedule = next((SCHEDULES[name](knobs_of(methods, name)) for name in methods if name in SCHEDULES), Linear())
+    return Plan(tuple(terms), rule or (Last() if patience is None else BestOnValidation(patience)), teacher, schedule)
+
+
+def _self_teacher(methods: Mapping[str, Knobs], terms: list[LossTerm]) -> SelfTeacher | None:
+    """The methods' self-teacher; its term joins the others."""
+    for name in methods:
+        if name in SELF_TEACHERS:
+            knobs = knobs_of(methods, name)
+            teacher = SELF_TEACHERS[name](knobs)
+            if teacher is not None:
+                terms.append(SelfDistance(knobs.weight))
+            return teacher
+    return None
+
+
+def planned_steps(num_examples: int, settings: TrainingSettings) -> int:
+    """Optimizer steps of a training over so many rows."""
+    micro_batches = -(-num_examples // settings.batch_size)
+    return settings.epochs * -(-micro_batches // settings.gradient_accumulation)
+
+
+def warmup_steps(settings: TrainingSettings, num_steps: int) -> int:
+    """Steps with a rising learning rate."""
+    return round(settings.warmup * num_steps)
+
+
+def check_plan(methods: Mapping[str, Knobs], settings: TrainingSettings, num_steps: int) -> None:
+    """UserError when the methods cannot be trained so; meant to be called before anything is trained.
 
     Args:
         methods: as `presets.parse_method` returns them.
-        patience: epochs of early stopping, or None to run all and keep the last weights.
+        settings: of the student.
+        num_steps: as `planned_steps` counts them.
     """
-    terms = [term for name, knobs in methods.items() for term in TERMS[name](PRESETS[name].knobs(**knobs))]
-    return Plan(tuple(terms), Last() if patience is None else BestOnValidation(patience))
+    plan = build_plan(methods, patience=settings.early_stopping)
+    plan.check(num_steps=num_steps, warmup_steps=warmup_steps(settings, num_steps))

@@ -1,43 +1,59 @@
 """Method names of a recipe: presets over the places where methods act, and how they compose.
 
 One literal mapping, read by the recipe's validation without importing torch. What a member computes
-lives in its own file; `compressor.distillation.plan` joins the two.
+lives in its own file; `compressor.distillation.plan` joins the two. The knobs stand in
+`compressor.distillation.knobs`, the wording of their checks in `compressor.distillation.knob_types`.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import yaml
+
+from compressor.distillation.knob_types import converted
+from compressor.distillation.knobs import (
+    AvgKnobs,
+    EmaKnobs,
+    GoldKnobs,
+    KdKnobs,
+    SdaKnobs,
+    SdvKnobs,
+    SeKnobs,
+    SwaKnobs,
+    VoteKnobs,
+)
+
+__all__ = [
+    "PRESETS",
+    "AvgKnobs",
+    "EmaKnobs",
+    "GoldKnobs",
+    "KdKnobs",
+    "Knobs",
+    "Place",
+    "Preset",
+    "SdaKnobs",
+    "SdvKnobs",
+    "SeKnobs",
+    "SwaKnobs",
+    "VoteKnobs",
+    "check_early_stopping",
+    "file_label_of",
+    "knobs_of",
+    "label_of",
+    "methods_at",
+    "needs_teacher",
+    "parse_method",
+    "parse_method_text",
+]
 
 Knobs = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class GoldKnobs:
-    """The control: gold labels only, nothing to set."""
-
-
-@dataclass(frozen=True)
-class KdKnobs:
-    """Knowledge distillation: alpha * T^2 * KL(teacher || student) + (1 - alpha) * hard loss.
-
-    Source of the loss: Hinton, Vinyals and Dean (2015), arXiv:1503.02531. The defaults are ours.
-
-    Attributes:
-        alpha: weight of the soft loss, in [0, 1]; 0 is the control `none`.
-        temperature: softens both distributions, > 0.
-    """
-
-    alpha: float = field(default=0.7, metadata={"help": "weight of the soft loss, in [0, 1]"})
-    temperature: float = field(default=2.0, metadata={"help": "softens both distributions, above 0"})
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.alpha <= 1.0:
-            raise ValueError(f"kd.alpha is {self.alpha}, expected a number in [0, 1]")
-        if not self.temperature > 0.0:
-            raise ValueError(f"kd.temperature is {self.temperature}, expected a number above 0")
+Place = Literal["targets", "weights", "runs"]
 
 
 @dataclass(frozen=True)
@@ -46,25 +62,51 @@ class Preset:
 
     Attributes:
         knobs: the frozen dataclass that holds and checks its knobs.
+        place: where it acts: what the student learns from (targets), which weights of a run are kept (weights),
+            or what is made of several runs (runs).
         needs_teacher: whether it reads teacher targets.
         excludes: names that it cannot stand beside, with the reason.
     """
 
     knobs: type
+    place: Place
     needs_teacher: bool
     excludes: Mapping[str, str]
 
 
+def _others(name: str, group: tuple[str, ...], reason: str) -> dict[str, str]:
+    return {other: reason for other in group if other != name}
+
+
+_SUPERVISION = ("none", "kd")
 _ONE_SUPERVISION = "both say what the hard and the soft loss weigh; choose one"
+_SELF = ("sda", "sdv")
+_ONE_SELF = "both make the student its own teacher, by averaged weights or by averaged logits; choose one"
+_RULES = ("swa", "se", "ema")
+_ONE_RULE = "both say which weights of a run are kept; choose one"
+_RUNS = ("avg", "vote")
+_ONE_RUNS = "both say what is made of several runs; choose one"
 
 PRESETS: dict[str, Preset] = {
-    "none": Preset(GoldKnobs, needs_teacher=False, excludes={"kd": _ONE_SUPERVISION}),
-    "kd": Preset(KdKnobs, needs_teacher=True, excludes={"none": _ONE_SUPERVISION}),
+    "none": Preset(GoldKnobs, "targets", False, _others("none", _SUPERVISION, _ONE_SUPERVISION)),
+    "kd": Preset(KdKnobs, "targets", True, _others("kd", _SUPERVISION, _ONE_SUPERVISION)),
+    "sda": Preset(SdaKnobs, "targets", False, _others("sda", _SELF, _ONE_SELF)),
+    "sdv": Preset(SdvKnobs, "targets", False, _others("sdv", _SELF, _ONE_SELF)),
+    "swa": Preset(SwaKnobs, "weights", False, _others("swa", _RULES, _ONE_RULE)),
+    "se": Preset(SeKnobs, "weights", False, _others("se", _RULES, _ONE_RULE)),
+    "ema": Preset(EmaKnobs, "weights", False, _others("ema", _RULES, _ONE_RULE)),
+    "avg": Preset(AvgKnobs, "runs", False, _others("avg", _RUNS, _ONE_RUNS)),
+    "vote": Preset(VoteKnobs, "runs", False, _others("vote", _RUNS, _ONE_RUNS)),
 }
+
+_IN_TEXT = re.compile(r"^(?P<name>[^:]+)(?P<knobs>(:[^:=]+=[^:]*)*)$")
 
 
 def parse_method(value: object) -> dict[str, Knobs]:
     """Normalise a recipe's `method` to a mapping of names to checked knobs.
+
+    The names come in the order of `PRESETS`, and `none` is left out beside other names: without a supervision
+    every method has gold labels, so `swa` and `[none, swa]` are the same.
 
     Args:
         value: a name, a mapping of names to knobs, or a list of either.
@@ -84,12 +126,95 @@ def parse_method(value: object) -> dict[str, Knobs]:
         for other, reason in PRESETS[name].excludes.items():
             if other in methods:
                 raise ValueError(f"'{name}' and '{other}' cannot be combined: {reason}")
-    return methods
+    return {name: methods[name] for name in PRESETS if name in methods and (name != "none" or len(methods) == 1)}
+
+
+def parse_method_text(text: str) -> dict[str, Knobs]:
+    """Read methods as the command line gives them: `kd`, `kd+swa`, `sda:k=all:weight=1.5`, `kd+swa:every=1`.
+
+    Args:
+        text: names joined by `+`, each with its knobs as `:knob=value`; values are written as in YAML.
+
+    Raises:
+        ValueError: as `parse_method`, and for a text of another form.
+    """
+    methods: list[dict[str, Knobs]] = []
+    for part in re.split(r"\+(?=[A-Za-z])", text):
+        found = _IN_TEXT.match(part.strip())
+        if found is None:
+            raise ValueError(f"got '{part}', expected a method such as kd, sda:k=all:weight=1.5 or kd+swa:every=1")
+        pairs = [pair.split("=", 1) for pair in found["knobs"].split(":") if pair]
+        methods.append({found["name"]: {knob.strip(): _value_in_text(value) for knob, value in pairs}})
+    return parse_method(methods)
+
+
+def _value_in_text(value: str) -> object:
+    try:
+        found: object = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+    return _number_or_text(found)
+
+
+def _number_or_text(value: object) -> object:
+    """YAML reads 1e-3 as a text: it wants 1.0e-3."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 def needs_teacher(methods: Mapping[str, Knobs]) -> bool:
     """Whether any of the methods reads teacher targets."""
     return any(PRESETS[name].needs_teacher for name in methods)
+
+
+def check_early_stopping(methods: Mapping[str, Knobs], patience: int | None) -> None:
+    """ValueError when early stopping stands beside a method that itself says which weights are kept."""
+    rules = list(methods_at(methods, "weights"))
+    if patience is not None and rules:
+        raise ValueError(
+            f"training.early_stopping is {patience} beside '{rules[0]}': both say which weights are kept, and a run "
+            f"that stops early ends before '{rules[0]}' has its average. Leave early_stopping out"
+        )
+
+
+def methods_at(methods: Mapping[str, Knobs], place: Place) -> dict[str, Knobs]:
+    """Those of the methods that act at one place; what is left without the runs is what one member trains by."""
+    return {name: knobs for name, knobs in methods.items() if PRESETS[name].place == place}
+
+
+def knobs_of(methods: Mapping[str, Knobs], name: str) -> Any:
+    """A method's knobs with their defaults filled in, as its frozen dataclass."""
+    return PRESETS[name].knobs(**methods[name])
+
+
+def label_of(methods: Mapping[str, Knobs]) -> str:
+    """The short canonical name of methods: `kd+swa`, `sda(k=all,weight=1.5)`; knobs at their default are not shown."""
+    ordered = parse_method([{name: dict(knobs)} for name, knobs in methods.items()])
+    return "+".join(_one_label(name, knobs) for name, knobs in ordered.items())
+
+
+def file_label_of(methods: Mapping[str, Knobs]) -> str:
+    """`label_of` as a part of a file name: letters, digits and `.+=_-` only."""
+    return re.sub(r"[^A-Za-z0-9.+=_-]+", "_", label_of(methods)).strip("_")
+
+
+def _one_label(name: str, knobs: Knobs) -> str:
+    shown = [
+        f"{f.name}={_shown(knobs[f.name])}"
+        for f in fields(PRESETS[name].knobs)
+        if f.name in knobs and knobs[f.name] != f.default
+    ]
+    return f"{name}({','.join(shown)})" if shown else name
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return "[" + ",".join(map(str, value)) + "]" if isinstance(value, list) else str(value)
 
 
 def _entries(entry: object) -> list[tuple[str, Knobs]]:
@@ -105,14 +230,14 @@ def _entries(entry: object) -> list[tuple[str, Knobs]]:
 def _checked(name: str, knobs: Knobs) -> Knobs:
     if name not in PRESETS:
         raise ValueError(_unknown(f"no method '{name}'", name, list(PRESETS)))
-    known = {f.name: f for f in fields(PRESETS[name].knobs)}
-    for knob, value in knobs.items():
+    preset = PRESETS[name].knobs
+    known = [f.name for f in fields(preset)]
+    for knob in knobs:
         if knob not in known:
-            raise ValueError(_unknown(f"method '{name}' has no knob '{knob}'", knob, list(known)))
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{name}.{knob} is {value!r}, expected a number")
-    PRESETS[name].knobs(**knobs)
-    return {knob: float(value) for knob, value in knobs.items()}
+            raise ValueError(_unknown(f"method '{name}' has no knob '{knob}'", knob, known))
+    found = {knob: converted(preset, name, knob, value) for knob, value in knobs.items()}
+    preset(**found)
+    return found
 
 
 def _unknown(problem: str, name: str, choices: list[str]) -> str:

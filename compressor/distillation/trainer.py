@@ -1,8 +1,9 @@
 """The one training loop: transformers' Trainer, told what to sum and which weights to keep.
 
 It knows no method by name. What it adds to the Trainer: losses normalised by the examples of the whole
-optimizer step, our own batch order, validation without touching the random state, and checkpoints that
-count only once a marker has been written last.
+optimizer step, a self-teacher and a weight rule that are told of optimizer steps (never of micro-batches), the
+plan's schedule, our own batch order, validation without touching the random state, and checkpoints that count
+only once a marker has been written last.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -24,12 +27,14 @@ from compressor.tasks.task import Task
 
 MARKER = "complete"
 RULE_FILE = "weight_rule.pt"
+SELF_TEACHER_FILE = "self_teacher.pt"
 
 
 class DistillationTrainer(Trainer):
     """Sums a plan's loss terms over the tasks of a batch."""
 
     control: TrainerControl
+    lr_scheduler: LambdaLR | None
     loss_is_scaled_for_ga = True  # compute_loss divides by the examples of the whole step
 
     def __init__(
@@ -47,7 +52,7 @@ class DistillationTrainer(Trainer):
         Args:
             model: a TaskModel.
             args: of transformers.
-            plan: loss terms and weight rule.
+            plan: loss terms, self-teacher, weight rule and schedule.
             tasks: the task type of every task name.
             loader: of training batches, as `compressor.data.batches.train_loader` makes it.
             validate: metrics of a model on validation; must hold `score`, higher is better.
@@ -80,14 +85,22 @@ class DistillationTrainer(Trainer):
         """Sum of the terms over this micro-batch, divided by the examples of the whole step."""
         looked_up = {key: inputs[key] for key in ("rows", "labels", "has_label", "targets")}
         tensors = {key: value for key, value in inputs.items() if key not in looked_up}
+        looked_up["self_logits"] = self._self_logits(tensors, looked_up["rows"])
         logits = model(**tensors, rows=looked_up["rows"])
+        batches = [self._task_batch(name, logits[name], looked_up) for name in logits]
         total = sum(
-            (term.loss(self._task_batch(name, logits[name], looked_up)) for name in logits for term in self.plan.terms),
+            (term.loss(batch) for batch in batches for term in self.plan.terms),
             start=torch.zeros((), device=self.args.device),
         )
         num_examples = len(inputs["input_ids"]) if num_items_in_batch is None else num_items_in_batch
         loss = total * self.accelerator.num_processes / num_examples
         return (loss, logits) if return_outputs else loss
+
+    def _self_logits(self, tensors: Mapping[str, Tensor], rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self.plan.self_teacher is None:
+            return {}
+        with self.accelerator.autocast():
+            return self.plan.self_teacher.logits(self.accelerator.unwrap_model(self.model), tensors, rows)
 
     def _task_batch(self, name: str, logits: Tensor, looked_up: Mapping[str, Mapping[str, Tensor]]) -> TaskBatch:
         return TaskBatch(
@@ -96,7 +109,16 @@ class DistillationTrainer(Trainer):
             labels=looked_up["labels"][name],
             has_label=looked_up["has_label"][name],
             targets=looked_up["targets"].get(name),
+            self_logits=looked_up["self_logits"].get(name),
         )
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
+        """The plan's schedule over the recipe's warm-up."""
+        if self.lr_scheduler is None:
+            warmup_steps = self.args.get_warmup_steps(num_training_steps)
+            share = partial(self.plan.schedule.share, num_steps=num_training_steps, warmup_steps=warmup_steps)
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, share)
+        return self.lr_scheduler
 
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
         """Validation metrics, logged under `eval_`; the weight rule may end the training."""
@@ -110,7 +132,7 @@ class DistillationTrainer(Trainer):
         return logged
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """A checkpoint as the Trainer writes it, the weight rule's state, and the marker last.
+        """A checkpoint as the Trainer writes it, the states of weight rule and self-teacher, and the marker last.
 
         None is written once the training is to stop: resuming from it would train on.
         """
@@ -119,15 +141,31 @@ class DistillationTrainer(Trainer):
         super()._save_checkpoint(model, trial)
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         torch.save(self.plan.rule.state(), folder / RULE_FILE)
+        if self.plan.self_teacher is not None:
+            torch.save(self.plan.self_teacher.state(), folder / SELF_TEACHER_FILE)
         (folder / MARKER).touch()
 
     def resume_or_start(self, folder: Path) -> None:
         """Train, from the newest complete checkpoint in the folder if there is one."""
         checkpoint = newest_checkpoint(folder)
+        self.plan.rule.start(self.model, self.args.max_steps)
+        if self.plan.self_teacher is not None:
+            self.plan.self_teacher.start(self.model)
         if checkpoint is not None:
-            self.plan.rule.load_state(torch.load(checkpoint / RULE_FILE, weights_only=True))
+            self._restore(checkpoint)
         self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        self.plan.rule.finish(self.model)
+        self.plan.rule.finish(self.model, lambda model: self.validate(self.accelerator.unwrap_model(model)))
+
+    def _restore(self, checkpoint: Path) -> None:
+        """What the Trainer's own checkpoint does not hold."""
+        self.plan.rule.load_state(_loaded(checkpoint / RULE_FILE))
+        if self.plan.self_teacher is not None:
+            self.plan.self_teacher.load_state(_loaded(checkpoint / SELF_TEACHER_FILE))
+
+
+def _loaded(path: Path) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    return state
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -142,7 +180,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 class StepCallback(TrainerCallback):
-    """Tells the weight rule of steps, asks for a checkpoint now and then, and reports progress."""
+    """Tells self-teacher and weight rule of optimizer steps, asks for checkpoints, and reports progress."""
 
     def __init__(self, plan: Plan, *, checkpoint_seconds: float, advance: Callable[[int, str], None]) -> None:
         """Args: plan; seconds between checkpoints; advance: told the step and the latest figures."""
@@ -151,6 +189,13 @@ class StepCallback(TrainerCallback):
         self.advance = advance
         self._saved_at = time.monotonic()
         self._note = ""
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """All micro-batches of a step are through, the weights are still those it was taken from."""
+        if self.plan.self_teacher is not None:
+            self.plan.self_teacher.before_update(kwargs["model"], state.global_step + 1)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """After every optimizer step."""

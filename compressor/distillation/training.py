@@ -5,9 +5,10 @@ Used for teachers, students and controls alike.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallb
 
 from compressor.data.batches import Collator, TaskExamples, Tokens, task_rows, tokenise, train_loader
 from compressor.data.splits import UNLABELLED, VALIDATION, TaskData, training_texts
-from compressor.distillation.plan import Plan
+from compressor.distillation.plan import Plan, planned_steps, warmup_steps
 from compressor.distillation.precision import decide_training
 from compressor.distillation.trainer import DistillationTrainer, StepCallback, learning_curve
+from compressor.distillation.weights.average import holding, model_tensors
 from compressor.models.checkpoint import save_checkpoint
 from compressor.models.predict import predict_logits
 from compressor.models.task_model import TaskModel
@@ -47,7 +49,7 @@ class TrainingJob:
         tokenizer: of the model.
         data: the tasks, in the order of the model's heads.
         targets: per task the teacher's logits over `training_texts`, in the task's label order.
-        plan: what to sum and which weights to keep.
+        plan: what to sum, which weights to keep, the schedule.
         settings: learning rate, steps, dtype and so on.
         max_length: tokens per text.
         seed: of data order and dropout.
@@ -69,9 +71,16 @@ def train(job: TrainingJob, folder: Path) -> None:
     """Train in `folder`, continuing what an interrupted call left there, and save the checkpoint.
 
     The folder gets the checkpoint, `history.json` (learning curve) and `training.json` (dtype, device,
-    threads and why); Trainer checkpoints lie in `checkpoints/` until the end.
+    threads and why); Trainer checkpoints lie in `checkpoints/` until the end. A weight rule may have further
+    weights saved, each in a folder of its own: `last/` beside an average.
+
+    Raises:
+        UserError: the plan is impossible in so few steps, or the settings on this machine.
     """
     job = _without_unread_rows(job)
+    num_steps = training_steps(job.data, job.plan, job.settings)
+    job.plan.check(num_steps=num_steps, warmup_steps=warmup_steps(job.settings, num_steps))
+    digest = weights_digest(job.model)
     train_tokens = {name: _tokens(job, training_texts(data)) for name, data in job.data.items()}
     validation = {name: _tokens(job, data.splits[VALIDATION].texts) for name, data in job.data.items()}
     _tell_of_truncation(job, train_tokens)
@@ -82,28 +91,55 @@ def train(job: TrainingJob, folder: Path) -> None:
     started = time.monotonic()
     with limit_threads(decision["threads"]):
         trainer = _trainer(job, loader, validation, decision=decision, folder=folder)
-        total = trainer.args.max_steps
-        with progress_bar(job.label, total) as bar:
+        with progress_bar(job.label, num_steps) as bar:
             trainer.add_callback(
                 StepCallback(job.plan, checkpoint_seconds=job.settings.checkpoint_seconds, advance=bar.update)
             )
             trainer.resume_or_start(folder / CHECKPOINTS)
-    restore()
-    job.model.to("cpu").eval()
-    save_checkpoint(folder, job.model, job.tokenizer)
-    write_json(folder / HISTORY_FILE, _history(trainer, train_tokens, time.monotonic() - started))
+    _save(job, restore, folder)
+    history = _history(trainer, train_tokens, time.monotonic() - started)
+    write_json(folder / HISTORY_FILE, {**history, "initial_weights": digest})
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+
+
+def training_steps(data: Mapping[str, TaskData], plan: Plan, settings: TrainingSettings) -> int:
+    """Optimizer steps of a training by this plan; texts without label count where it reads the teacher."""
+    read = data if plan.reads_teacher else _labelled_only(data)
+    return planned_steps(sum(len(training_texts(part)) for part in read.values()), settings)
+
+
+def weights_digest(model: nn.Module) -> str:
+    """sha256 over all weights in the order of their names: equal for equal models, whatever device they are on."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _save(job: TrainingJob, restore: Callable[[], None], folder: Path) -> None:
+    """The kept weights as the folder's checkpoint, the rule's other ones in folders of their own."""
+    job.model.to("cpu").eval()
+    trained = model_tensors(job.model)
+    for name, weights in job.plan.rule.others().items():
+        with holding(trained, weights):
+            restore()
+            save_checkpoint(folder / name, job.model, job.tokenizer)
+    restore()
+    save_checkpoint(folder, job.model, job.tokenizer)
 
 
 def _without_unread_rows(job: TrainingJob) -> TrainingJob:
     """Texts without label take part only where a term reads the teacher."""
-    if job.plan.reads_teacher:
-        return job
-    stripped = {
-        name: replace(data, splits={split: rows for split, rows in data.splits.items() if split != UNLABELLED})
-        for name, data in job.data.items()
+    return job if job.plan.reads_teacher else replace(job, data=_labelled_only(job.data), targets={})
+
+
+def _labelled_only(data: Mapping[str, TaskData]) -> dict[str, TaskData]:
+    return {
+        name: replace(part, splits={split: rows for split, rows in part.splits.items() if split != UNLABELLED})
+        for name, part in data.items()
     }
-    return replace(job, data=stripped, targets={})
 
 
 def _tokens(job: TrainingJob, texts: Sequence[tuple[str, ...]]) -> Tokens:
@@ -148,13 +184,12 @@ def _trainer(
     folder: Path,
 ) -> DistillationTrainer:
     settings = job.settings
-    steps = settings.epochs * -(-len(loader) // settings.gradient_accumulation)
+    steps = training_steps(job.data, job.plan, settings)
     arguments = TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
         max_steps=steps,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=round(settings.warmup * steps),
+        warmup_steps=warmup_steps(settings, steps),
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         per_device_train_batch_size=settings.batch_size,
@@ -210,4 +245,5 @@ def _history(trainer: DistillationTrainer, tokens: Mapping[str, Tokens], seconds
         "kept": trainer.plan.rule.name,
         "seconds": seconds,
         "truncated_texts": {name: part.num_truncated for name, part in tokens.items()},
+        **trainer.plan.rule.facts(),
     }

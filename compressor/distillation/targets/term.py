@@ -20,6 +20,8 @@ class TaskBatch:
         labels: as the task's hard loss takes them.
         has_label: bool [rows].
         targets: cached teacher logits [rows, outputs], or None where the task has no teacher.
+        self_logits: what the plan's self-teacher says of these rows in this step, [rows, outputs], without gradient;
+            None where the plan has none.
     """
 
     task: Task
@@ -27,6 +29,7 @@ class TaskBatch:
     labels: Tensor
     has_label: Tensor
     targets: Tensor | None
+    self_logits: Tensor | None = None
 
 
 class LossTerm(Protocol):

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compressor.distillation.weights.rule import Validate, WeightRule
 
-class BestOnValidation:
+
+class BestOnValidation(WeightRule):
     """Keeps the weights with the best validation score; the first of equals.
 
     Attributes:
@@ -24,9 +26,6 @@ class BestOnValidation:
         self.waited = 0
         self.weights: dict[str, Tensor] = {}
 
-    def after_step(self, model: nn.Module, step: int) -> None:
-        """Only validated weights are candidates."""
-
     def after_validation(self, model: nn.Module, score: float, step: int) -> bool:
         """Remember a better model; True once the patience is used up."""
         if score > self.best_score:
@@ -36,7 +35,7 @@ class BestOnValidation:
             self.waited += 1
         return self.waited >= self.patience
 
-    def finish(self, model: nn.Module) -> None:
+    def finish(self, model: nn.Module, validate: Validate) -> None:
         """Put the best weights back."""
         if self.weights:
             model.load_state_dict(self.weights)

@@ -7,55 +7,19 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import PreTrainedTokenizerFast
 
-from compressor.data.splits import TaskData, training_texts
-from compressor.distillation.plan import build_plan
+from compressor.data.splits import TaskData
+from compressor.distillation.presets import PRESETS, parse_method_text
 from compressor.distillation.trainer import MARKER, DistillationTrainer, newest_checkpoint
 from compressor.distillation.training import TrainingJob, _tokens, _validate, train
-from compressor.models.initialise import pretrained_model
 from compressor.recipe import TrainingSettings
 
-Methods = dict[str, dict[str, Any]]
 FAST = TrainingSettings(epochs=2, learning_rate=1e-3, batch_size=8, dtype="fp32", device="cpu", threads=1)
-
-
-@pytest.fixture
-def job(
-    checkpoint: Callable[..., Path], tokenizer: PreTrainedTokenizerFast, toy_data: TaskData
-) -> Callable[..., TrainingJob]:
-    """A factory: (methods, settings, dropout) -> a training job on the toy task."""
-    folder = str(checkpoint())
-    targets = {"topic": np.random.default_rng(0).normal(size=(len(training_texts(toy_data)), 3)).astype(np.float32)}
-
-    def make(
-        methods: Methods, settings: TrainingSettings = FAST, *, dropout: bool = True, layers: int = 1
-    ) -> TrainingJob:
-        model = pretrained_model(folder, [toy_data.task], layers=layers, seed=0)
-        if not dropout:
-            for module in model.modules():
-                if isinstance(module, torch.nn.Dropout):
-                    module.p = 0.0
-        plan = build_plan(methods, patience=settings.early_stopping)
-        return TrainingJob(
-            model=model,
-            tokenizer=tokenizer,
-            data={"topic": toy_data},
-            targets=targets,
-            plan=plan,
-            settings=settings,
-            max_length=32,
-            seed=0,
-            label="toy",
-        )
-
-    return make
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -183,14 +147,58 @@ def test_frequent_checkpoints_and_validation_do_not_change_the_weights(
     assert not list((tmp_path / "often").glob("checkpoints/*")) or (tmp_path / "often" / "checkpoints").is_dir()
 
 
-def test_every_single_checkpoint_leads_to_the_same_weights(
-    job: Callable[..., TrainingJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+COMPOSITIONS = [
+    "kd+sda:k=all+swa:every=1:keep=selected",
+    "sdv:k=2+ema:decay=0.9",
+    "none",
+    "kd",
+    "sda",
+    "sda:k=3+swa:every=2",
+    "sda:ema=0.8+se",
+    "sda:k=3:snapshots=cpu",
+    "sda:teacher=current",
+    "sdv:k=3:snapshots=cpu+swa:start=0.34:keep=last",
+    "kd+se",
+    "ema",
+]
+QUICK = 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [pytest.param(text, marks=pytest.mark.slow if row >= QUICK else ()) for row, text in enumerate(COMPOSITIONS)],
+)
+def test_every_single_checkpoint_of_every_method_leads_to_the_same_run(
+    text: str, job: Callable[..., TrainingJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a checkpoint taken between an epoch's last step and its validation, or after early stopping spoke."""
-    settings = FAST.model_copy(
-        update={"batch_size": 18, "epochs": 5, "early_stopping": 1, "learning_rate": 3e-3, "checkpoint_seconds": 1e-6}
-    )
-    kept = tmp_path / "kept"
+    """Catches an average, a past student, a count or a schedule that a checkpoint forgets; the same losses follow."""
+    settings = FAST.model_copy(update={"batch_size": 36, "learning_rate": 3e-3, "checkpoint_seconds": 1e-6})
+    kept = keep_checkpoints(tmp_path, monkeypatch)
+    whole = trained(job(text, settings), tmp_path / "whole")
+    monkeypatch.undo()
+    assert len(list(kept.iterdir())) == 5
+    for checkpoint in kept.iterdir():
+        folder = resumable(checkpoint, tmp_path)
+        train(job(text, settings), folder)
+        assert all(torch.equal(tensor, weights(folder)[name]) for name, tensor in whole.items()), checkpoint.name
+        assert told(folder) == told(tmp_path / "whole"), checkpoint.name
+
+
+def told(folder: Path) -> dict[str, object]:
+    """All that a run says of itself, but how long it took."""
+    found: dict[str, object] = json.loads((folder / "history.json").read_text())
+    return {key: value for key, value in found.items() if key != "seconds"}
+
+
+def test_every_registered_method_is_resumed_in_some_composition() -> None:
+    """Catches a new method whose checkpoints nobody tries."""
+    tried = {name for text in COMPOSITIONS for name in parse_method_text(text)}
+    assert tried == {name for name, preset in PRESETS.items() if preset.place != "runs"}
+
+
+def keep_checkpoints(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """From now on every checkpoint is copied to the folder that is returned."""
+    kept = folder / "kept"
     save = DistillationTrainer._save_checkpoint
 
     def save_and_keep(self: DistillationTrainer, model: torch.nn.Module, trial: object) -> None:
@@ -200,14 +208,31 @@ def test_every_single_checkpoint_leads_to_the_same_weights(
             shutil.copytree(newest, kept / newest.name)
 
     monkeypatch.setattr(DistillationTrainer, "_save_checkpoint", save_and_keep)
+    return kept
+
+
+def resumable(checkpoint: Path, folder: Path) -> Path:
+    """A training folder whose only checkpoint is this one, with the decisions of the whole run."""
+    resumed = folder / f"from-{checkpoint.name}"
+    shutil.copytree(checkpoint, resumed / "checkpoints" / checkpoint.name)
+    shutil.copy(folder / "whole" / "training.json", resumed)
+    return resumed
+
+
+def test_every_single_checkpoint_leads_to_the_same_weights(
+    job: Callable[..., TrainingJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a checkpoint taken between an epoch's last step and its validation, or after early stopping spoke."""
+    settings = FAST.model_copy(
+        update={"batch_size": 18, "epochs": 5, "early_stopping": 1, "learning_rate": 3e-3, "checkpoint_seconds": 1e-6}
+    )
+    kept = keep_checkpoints(tmp_path, monkeypatch)
     whole = trained(job({"kd": {}}, settings), tmp_path / "whole")
     monkeypatch.undo()
     assert len(list(kept.iterdir())) >= 6
     scores = [row["eval_score"] for row in curve(tmp_path / "whole") if "eval_score" in row]
     for checkpoint in kept.iterdir():
-        folder = tmp_path / f"from-{checkpoint.name}"
-        shutil.copytree(checkpoint, folder / "checkpoints" / checkpoint.name)
-        shutil.copy(tmp_path / "whole" / "training.json", folder)
+        folder = resumable(checkpoint, tmp_path)
         train(job({"kd": {}}, settings), folder)
         assert all(torch.equal(tensor, weights(folder)[name]) for name, tensor in whole.items()), checkpoint.name
         assert [row["eval_score"] for row in curve(folder) if "eval_score" in row] == scores

@@ -1,0 +1,193 @@
+"""The knobs of every method: frozen dataclasses that check themselves. `[paper]` and `[ours]` mark the defaults."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+def _knob(default: Any, help_text: str) -> Any:
+    return field(default=default, metadata={"help": help_text})
+
+
+def _require(condition: bool, knob: str, value: object, expected: str) -> None:
+    if not condition:
+        raise ValueError(f"{knob} is {value}, expected {expected}")
+
+
+@dataclass(frozen=True)
+class GoldKnobs:
+    """The control: gold labels only, nothing to set."""
+
+
+@dataclass(frozen=True)
+class KdKnobs:
+    """Knowledge distillation: alpha * T^2 * KL(teacher || student) + (1 - alpha) * hard loss.
+
+    Source of the loss: Hinton, Vinyals and Dean (2015), arXiv:1503.02531. The defaults are ours.
+
+    Attributes:
+        alpha: weight of the soft loss, in [0, 1]; 0 is the control `none`.
+        temperature: softens both distributions, > 0.
+    """
+
+    alpha: float = _knob(0.7, "weight of the soft loss, in [0, 1]")
+    temperature: float = _knob(2.0, "softens both distributions, above 0")
+
+    def __post_init__(self) -> None:
+        _require(0.0 <= self.alpha <= 1.0, "kd.alpha", self.alpha, "a number in [0, 1]")
+        finite = 0.0 < self.temperature < math.inf
+        _require(finite, "kd.temperature", self.temperature, "a number above 0")
+
+
+@dataclass(frozen=True)
+class SdaKnobs:
+    """Self-distillation from averaged weights: loss + weight * MSE(logits, logits of the mean of past students).
+
+    Source: Xu, Qiu, Zhou and Huang (2020), arXiv:2002.10345, SDA. Weight and K are the paper's; `ema`, `teacher`
+    and `snapshots` are ours.
+
+    Attributes:
+        weight: lambda, at least 0; 0 is the control.
+        k: how many students before the current one are averaged, or "all".
+        ema: decay in (0, 1): the past students count exponentially less; takes the place of `k`.
+        teacher: "past", or the ablation "current": the current student in eval mode.
+        snapshots: where K above 1 stores its students, "device" or "cpu"; never changes the result.
+    """
+
+    weight: float = _knob(1.0, "lambda, weight of the distance to the past students, at least 0")
+    k: int | Literal["all"] = _knob(1, "how many past students are averaged, or all")
+    ema: float | None = _knob(None, "decay in (0, 1) of an exponential average in place of k")
+    teacher: Literal["past", "current"] = _knob("past", "current: ablation, the current student in eval mode")
+    snapshots: Literal["device", "cpu"] = _knob("device", "where k above 1 stores its students")
+
+    def __post_init__(self) -> None:
+        _require(0.0 <= self.weight < math.inf, "sda.weight", self.weight, "a number of at least 0")
+        _require(self.k == "all" or self.k >= 1, "sda.k", self.k, "a whole number of at least 1, or all")
+        if self.ema is not None:
+            _require(0.0 < self.ema < 1.0, "sda.ema", self.ema, "a number above 0 and below 1")
+            if self.k != 1:
+                raise ValueError(f"sda.ema stands beside sda.k {self.k}: it takes the place of k; give one of them")
+        if self.teacher == "current" and (self.k != 1 or self.ema is not None):
+            raise ValueError("sda.teacher 'current' averages nothing: leave sda.k and sda.ema out, or use 'past'")
+
+
+@dataclass(frozen=True)
+class SdvKnobs:
+    """Self-distillation from averaged logits: loss + weight * MSE(logits, mean logits of the last K students).
+
+    Source: Xu, Qiu, Zhou and Huang (2020), arXiv:2002.10345, SDV.
+
+    Attributes:
+        weight: lambda, at least 0; 0 is the control.
+        k: how many students before the current one vote; each costs a copy and a forward pass per step.
+        snapshots: where they are stored, "device" or "cpu"; never changes the result.
+    """
+
+    weight: float = _knob(1.0, "lambda, weight of the distance to the past students, at least 0")
+    k: int | Literal["all"] = _knob(1, "how many past students vote; a whole number")
+    snapshots: Literal["device", "cpu"] = _knob("device", "where the past students are stored")
+
+    def __post_init__(self) -> None:
+        _require(0.0 <= self.weight < math.inf, "sdv.weight", self.weight, "a number of at least 0")
+        if self.k == "all":
+            raise ValueError(
+                "sdv.k is all, but the mean of logits needs every past student and a forward pass of each in every "
+                "step. Give a number, or use sda with k: all, whose running mean is one copy"
+            )
+        _require(self.k >= 1, "sdv.k", self.k, "a whole number of at least 1")
+
+
+@dataclass(frozen=True)
+class SwaKnobs:
+    """Stochastic weight averaging: a constant learning rate from `start` on, and the mean of the weights of that phase.
+
+    Source: Lu et al. (2022), arXiv:2212.05956. The schedule and the defaults are ours.
+
+    Attributes:
+        start: share of the steps before the phase, in [0, 1).
+        every: optimizer steps between averaged weights; None: 1 below 1,000 steps, else a hundredth of the steps.
+        rate: learning rate of the phase as a share of the peak, in (0, 1].
+        keep: which weights the result has: "average", "last", or the one "selected" by validation.
+    """
+
+    start: float = _knob(0.5, "share of the steps before averaging begins, in [0, 1)")
+    every: int | None = _knob(None, "steps between averaged weights; default: 1, from 1,000 steps on N / 100")
+    rate: float = _knob(0.5, "constant learning rate of the phase, share of the peak, in (0, 1]")
+    keep: Literal["average", "last", "selected"] = _knob("average", "which weights are kept")
+
+    def __post_init__(self) -> None:
+        if self.start >= 1.0:
+            raise ValueError(
+                f"swa.start is {self.start}: averaging would begin after the last step; expected a share of the steps "
+                "in [0, 1), such as 0.5"
+            )
+        _require(self.start >= 0.0, "swa.start", self.start, "a share of the steps in [0, 1)")
+        _require(self.every is None or self.every >= 1, "swa.every", self.every, "a whole number of at least 1")
+        _require(0.0 < self.rate <= 1.0, "swa.rate", self.rate, "a share of the peak in (0, 1]")
+
+
+@dataclass(frozen=True)
+class SeKnobs:
+    """Self-ensemble: the mean of the weights after every step; nothing to set.
+
+    Source: Xu, Qiu, Zhou and Huang (2020), arXiv:2002.10345, SE.
+    """
+
+
+@dataclass(frozen=True)
+class EmaKnobs:
+    """Exponential mean of the weights after every step, a control of swa. Ours.
+
+    Attributes:
+        decay: in (0, 1); weights s steps old count decay^s.
+    """
+
+    decay: float = _knob(0.999, "weights s steps old count decay^s, in (0, 1)")
+
+    def __post_init__(self) -> None:
+        _require(0.0 < self.decay < 1.0, "ema.decay", self.decay, "a number above 0 and below 1")
+
+
+@dataclass(frozen=True)
+class AvgKnobs:
+    """Mean of the weights of several runs from the same initial weights with other data orders.
+
+    Source: Xu, Qiu, Zhou and Huang (2020), arXiv:2002.10345, AVG. The default number is ours.
+
+    Attributes:
+        runs: how many are trained.
+        of: folders of finished students that are averaged instead.
+    """
+
+    runs: int = _knob(3, "how many students are trained, at least 2")
+    of: list[str] | None = field(default=None, metadata={"help": "folders of finished students to average instead"})
+
+    def __post_init__(self) -> None:
+        _check_runs("avg", self.runs, self.of)
+
+
+@dataclass(frozen=True)
+class VoteKnobs:
+    """Mean of the probabilities of several runs from the same initial weights with other data orders.
+
+    Source: Xu, Qiu, Zhou and Huang (2020), arXiv:2002.10345, VOTE. The default number is ours. An evaluated
+    ensemble, not one model.
+
+    Attributes:
+        runs: how many are trained.
+        of: folders of finished students that vote instead.
+    """
+
+    runs: int = _knob(3, "how many students are trained, at least 2")
+    of: list[str] | None = field(default=None, metadata={"help": "folders of finished students that vote instead"})
+
+    def __post_init__(self) -> None:
+        _check_runs("vote", self.runs, self.of)
+
+
+def _check_runs(name: str, runs: int, folders: list[str] | None) -> None:
+    _require(runs >= 2, f"{name}.runs", runs, "a whole number of at least 2")
+    if folders is not None:
+        _require(len(folders) >= 2, f"{name}.of", folders, "at least two folders of finished students")
