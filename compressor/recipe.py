@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from compressor.distillation.presets import parse_method
+from compressor.distillation.presets import check_early_stopping, parse_method
 
 Scalar = str | int | float | bool
 Positive = Annotated[int, Field(ge=1)]
@@ -63,9 +63,10 @@ class TeacherSettings(TrainingSettings):
     The training keys stand here too; those that are set override the `training` section.
     """
 
-    model: str | None = Field(
+    model: str | list[str] | None = Field(
         "sentence-transformers/all-MiniLM-L6-v2",
-        description="checkpoint: folder, installed package or hub id",
+        description="checkpoint: folder, installed package or hub id; with train: false also a list of fine-tuned "
+        "checkpoints, whose probabilities are averaged",
     )
     train: bool = Field(True, description="false: take the fine-tuned checkpoint as it is, labels matched by name")
     labels: list[str] | None = Field(
@@ -75,6 +76,41 @@ class TeacherSettings(TrainingSettings):
         None,
         description="stored teacher probabilities (table with the text and one column per label); no model",
     )
+    ensemble: Positive = Field(
+        1,
+        description="number of teachers that are trained, from the same initial weights with other data orders; the "
+        "student learns from the mean of their probabilities",
+    )
+
+    @model_validator(mode="after")
+    def _an_ensemble_can_be_made(self) -> TeacherSettings:
+        if self.ensemble > 1 and (self.predictions is not None or not self.train):
+            what = "teacher.predictions" if self.predictions is not None else "train: false"
+            raise ValueError(
+                f"ensemble is {self.ensemble}, but {what} trains no teacher. Leave it out, or give train: false and a "
+                "list of fine-tuned checkpoints as model"
+            )
+        if isinstance(self.model, list) and self.predictions is None:
+            if self.train:
+                raise ValueError(
+                    "model is a list, but only one checkpoint can be trained. Set train: false to take all as they "
+                    "are, or give one and set ensemble"
+                )
+            if not self.model:
+                raise ValueError("model is an empty list; give at least one checkpoint")
+        return self
+
+    @property
+    def models(self) -> list[str]:
+        """The checkpoints that are read, one or several; none for stored predictions."""
+        if self.predictions is not None or self.model is None:
+            return []
+        return list(self.model) if isinstance(self.model, list) else [self.model]
+
+    @property
+    def num_members(self) -> int:
+        """How many models answer together."""
+        return max(self.ensemble, len(self.models), 1)
 
     @model_serializer(mode="wrap")
     def _without_inherited_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -101,6 +137,12 @@ class TaskSettings(Settings):
         None, description="inferred from the labels when left out"
     )
     metric: str | None = Field(None, description="what the task is judged by; a default per type")
+    train_rows: Positive | None = Field(
+        None,
+        description="use only so many labelled training rows, drawn in the labels' proportions with at least one row "
+        "of every label; default: all",
+    )
+    train_rows_seed: int = Field(0, ge=0, description="which rows train_rows draws")
     teacher: TeacherSettings | None = Field(None, description="this task's own teacher; default: the recipe's")
 
     @field_validator("text")
@@ -179,6 +221,12 @@ class Recipe(Settings):
     )
     training: TrainingSettings = TrainingSettings()
     seed: int = Field(0, ge=0, description="of initial heads, data order and dropout")
+    order_seed: int | None = Field(
+        None,
+        ge=0,
+        lt=2**32,
+        description="of the students' data order and dropout alone, from the same initial weights; default: seed",
+    )
     export: ExportSettings = ExportSettings()
     gates: GateSettings = GateSettings()
     benchmark: BenchmarkSettings = BenchmarkSettings()
@@ -209,18 +257,32 @@ class Recipe(Settings):
             teacher = self.teacher_of(name)
             if teacher.model is None and teacher.predictions is None:
                 raise ValueError(f"the teacher of task '{name}' has neither 'model' nor 'predictions'; give one")
-        if self.student.model is None and self.teacher.model is None:
-            raise ValueError("student.model is missing: the teacher has no checkpoint to take layers from; set it")
-        if self.student.init == "teacher" and (self.student.model or self.teacher.predictions or len(self.tasks) > 1):
+        if self.student.model is None and not isinstance(self.teacher.model, str):
             raise ValueError(
-                "student.init 'teacher' copies one teacher's layers: it needs one task, a teacher model and no "
+                "student.model is missing: the teacher has no single checkpoint to take layers from; set it"
+            )
+        if self.student.init == "teacher" and not self._has_one_teacher_to_copy():
+            raise ValueError(
+                "student.init 'teacher' copies one teacher's layers: it needs one task, one teacher model and no "
                 "student.model; use init: pretrained"
             )
+        check_early_stopping(self.method, self.training.early_stopping)
         return self
+
+    def _has_one_teacher_to_copy(self) -> bool:
+        if self.student.model or len(self.tasks) > 1:
+            return False
+        teacher = self.teacher_of(next(iter(self.tasks)))
+        return teacher.predictions is None and teacher.num_members == 1
 
     def teacher_of(self, task: str) -> TeacherSettings:
         """The teacher settings that hold for one task."""
         return self.tasks[task].teacher or self.teacher
+
+    @property
+    def student_order_seed(self) -> int:
+        """Seed of the students' data order and dropout."""
+        return self.seed if self.order_seed is None else self.order_seed
 
     def student_model(self) -> str:
         """The checkpoint that the student starts from."""

@@ -97,6 +97,20 @@ def _task_name(label: str | None) -> str:
     return name if name[:1].isalpha() else f"label_{name}".rstrip("_")
 
 
+def changed_recipe(recipe: Recipe, changes: Mapping[str, Any], *, origin: str) -> Recipe:
+    """A recipe with other values at some dotted keys, such as `training.epochs`; validated like a file.
+
+    Args:
+        recipe: is not changed.
+        changes: plain values by dotted key.
+        origin: what an error names.
+    """
+    raw = recipe.model_dump(mode="json")
+    for key, value in changes.items():
+        _set_key(raw, key, value, origin=origin)
+    return build_recipe(raw, origin=origin)
+
+
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as YAML, complete with the values that were left to their defaults."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -137,17 +151,24 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key.strip():
         raise UserError(f"--set '{override}' was not understood. Expected key=value, e.g. training.epochs=3.")
-    *parents, last = key.strip().split(".")
-    section = raw
-    for parent in parents:
-        child = section.setdefault(parent, {})
-        if not isinstance(child, dict):
-            raise UserError(f"--set '{override}': '{parent}' is not a section. Set '{parent}' itself.")
-        section = child
     try:
-        section[last] = yaml.safe_load(value)
+        found = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise UserError(f"--set '{override}': the value is not valid YAML ({error}).") from error
+    _set_key(raw, key.strip(), found, origin=f"--set '{override}'")
+
+
+def _set_key(raw: dict[str, Any], key: str, value: object, *, origin: str) -> None:
+    *parents, last = key.split(".")
+    section = raw
+    for parent in parents:
+        if section.get(parent) is None:
+            section[parent] = {}
+        child = section[parent]
+        if not isinstance(child, dict):
+            raise UserError(f"{origin}: '{parent}' is not a section. Set '{parent}' itself.")
+        section = child
+    section[last] = value
 
 
 def _explain(problem: dict[str, Any]) -> str:

@@ -186,14 +186,21 @@ def _write_tokenizer(source: Path, folder: Path) -> list[str]:
     return names
 
 
+def labelled_config(config: Any, task: TaskSpec) -> Any:
+    """A copy of a transformers configuration with a task's labels and problem type, as other tools read them."""
+    copy = type(config).from_dict(config.to_dict())
+    names = task.labels or (task.name,)
+    copy.id2label = dict(enumerate(names))
+    copy.label2id = {name: index for index, name in enumerate(names)}
+    copy.problem_type = PROBLEM_TYPES[task.type]
+    return copy
+
+
 def _write_config(config: Any, tasks: Sequence[TaskSpec], folder: Path) -> None:
     """`config.json` as other tools read it; labels only where there is one task."""
-    written = type(config).from_dict(config.to_dict())
     if len(tasks) == 1:
-        task = tasks[0]
-        labels = task.labels or (task.name,)
-        written.id2label = dict(enumerate(labels))
-        written.label2id = {label: index for index, label in enumerate(labels)}
-        written.problem_type = PROBLEM_TYPES[task.type]
+        written = labelled_config(config, tasks[0])
         written.architectures = [MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES[config.model_type]]
+    else:
+        written = type(config).from_dict(config.to_dict())
     (folder / CONFIG_FILE).write_text(written.to_json_string(use_diff=False), encoding="utf-8")

@@ -12,5 +12,5 @@ def teach(place: Place, overrides: Set = [], output: Output = None, stages: Stag
     from compressor.pipeline.run import open_existing
 
     run = open_existing(place, overrides, output, stages=stages)
-    run.run(*run.pipeline.teachers.values())
+    run.run(*run.pipeline.all_teachers)
     typer.echo(run.folder / "teacher")

@@ -3,6 +3,7 @@
 The order matters. Test comes first: carved where it is missing, then every row of train, validation and
 unlabelled texts that is also a test text of any task is dropped. Validation is carved from what is left, so
 that a leaked row is counted where it was found; then train and unlabelled are cleared of validation texts.
+What `train_rows` leaves is drawn last: evaluation splits do not depend on it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from compressor.data.leakage import count_duplicates, text_keys
 from compressor.data.loading import load_task
 from compressor.data.sources import TaskSource
 from compressor.data.splits import TEST, TRAIN, UNLABELLED, VALIDATION, Split, TaskData
+from compressor.data.subset import draw_rows
 from serving.errors import UserError
 from serving.manifest import TaskSpec
 
@@ -54,6 +56,9 @@ def prepare(tasks: Mapping[str, TaskSource], *, seed: int = CARVING_SEED) -> dic
     _drop_leaks(rows, TEST, (VALIDATION, TRAIN, UNLABELLED))
     _carve_missing(rows, VALIDATION, VALIDATION_SHARE, seed)
     _drop_leaks(rows, VALIDATION, (TRAIN, UNLABELLED))
+    for task, settings in zip(rows, tasks.values(), strict=True):
+        if settings.train_rows is not None:
+            _keep_some(task, settings.train_rows, settings.train_rows_seed)
     return {task.data.task.name: _finished(task) for task in rows}
 
 
@@ -123,6 +128,16 @@ def _drop_leaks(tasks: Sequence[_Rows], evaluation: str, splits: Sequence[str]) 
                     f"{int(leaked.sum())} {name} rows were dropped: their text is also in {evaluation}"
                     + (" (of this or another task)" if len(tasks) > 1 else "")
                 )
+
+
+def _keep_some(task: _Rows, number: int, seed: int) -> None:
+    """Keep so many labelled training rows, the others are not used; say so."""
+    kept = draw_rows(task.splits[TRAIN], task.data.task, number, seed=seed)
+    task.move(~kept, source=TRAIN, target=None)
+    task.notices.append(
+        f"train_rows: {number} of {len(kept)} train rows are used (in the labels' proportions, seed {seed}), the other "
+        f"{len(kept) - number} are not"
+    )
 
 
 def _finished(rows: _Rows) -> TaskData:

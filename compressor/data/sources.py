@@ -61,6 +61,14 @@ class TaskSource(Protocol):
     def metric(self) -> str | None:
         """Metric to judge by, or None: the type's default."""
 
+    @property
+    def train_rows(self) -> int | None:
+        """Labelled training rows to keep, or None: all."""
+
+    @property
+    def train_rows_seed(self) -> int:
+        """Which rows are kept."""
+
 
 @dataclass(frozen=True)
 class Source:

@@ -5,7 +5,7 @@ A stage of its own, so that the test split is read once per model, after everyth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from compressor.pipeline.stages import write_json
 
 FIGURES_FILE = "figures.json"
 SPLITS = (VALIDATION, TEST)
+SUMMED_SIZES = ("parameters", "encoder_parameters", "bytes")
 
 LogitsOf = Callable[[TaskData, str], np.ndarray]
 
@@ -65,6 +66,17 @@ def task_figures(data: TaskData, logits: np.ndarray) -> dict[str, Any] | None:
         "metrics": {name: msgspec.to_builtins(interval) for name, interval in metrics.items()},
         "per_class": per_class(data.task, logits, labels),
         "confusion": confusion(data.task, logits, labels) if data.task.type == "classification" else [],
+    }
+
+
+def ensemble_size(folders: Sequence[Path]) -> dict[str, int | None]:
+    """The size of one or several models that answer together: sums, the layers of one, and how many there are."""
+    sizes = [checkpoint_size(folder) for folder in folders]
+    layers = {size["layers"] for size in sizes}
+    return {
+        **{name: sum(size[name] for size in sizes) for name in SUMMED_SIZES},
+        "layers": layers.pop() if len(layers) == 1 else None,
+        "members": len(sizes),
     }
 
 

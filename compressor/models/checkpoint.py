@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from compressor.models.initialise import LOADING_ERRORS, load_encoder, load_tokenizer
-from compressor.models.task_model import TaskModel, head_config, new_head
+from compressor.models.task_model import TaskModel, empty_head, head_config
 from serving.errors import UserError
 from serving.manifest import TaskSpec
 
@@ -50,7 +50,7 @@ def load_checkpoint(folder: Path) -> TaskModel:
             model = TaskModel(full.base_model, {tasks[0].name: full}, tasks)
         else:
             encoder = load_encoder(folder)
-            model = TaskModel(encoder, {task.name: new_head(encoder.config, task) for task in tasks}, tasks)
+            model = TaskModel(encoder, {task.name: empty_head(encoder.config, task) for task in tasks}, tasks)
             model.heads.load_state_dict(load_file(folder / HEADS_FILE))
     except LOADING_ERRORS as error:
         raise UserError(f"the checkpoint '{folder}' is damaged ({error}). Delete the folder and run again.") from error
@@ -83,9 +83,10 @@ def with_tasks(model: TaskModel, tasks: Sequence[TaskSpec]) -> TaskModel:
 def _save_single(folder: Path, model: TaskModel) -> None:
     task = model.tasks[0]
     head: Any = model.head(task.name)
-    full = type(head)(head_config(model.config, task))
+    with torch.device("meta"):  # every weight is taken from the model: none is initialised
+        full = type(head)(head_config(model.config, task))
     setattr(full, full.base_model_prefix, model.encoder)
-    missing = full.load_state_dict(head.state_dict(), strict=False).missing_keys
+    missing = full.load_state_dict(head.state_dict(), strict=False, assign=True).missing_keys
     foreign = [key for key in missing if not key.startswith(f"{full.base_model_prefix}.")]
     if foreign:
         raise RuntimeError(f"the head of task '{task.name}' lacks {foreign}")

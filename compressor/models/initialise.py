@@ -22,7 +22,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from compressor.models.resolve import resolve_model
-from compressor.models.task_model import TaskModel, new_head
+from compressor.models.task_model import TaskModel, empty_head, new_head
 from serving.errors import UserError
 from serving.manifest import TaskSpec
 
@@ -68,7 +68,8 @@ def pretrained_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder: PreTrainedModel = _load(model, load_encoder)
-        return _with_new_heads(keep_layers(encoder, layers), tasks)
+        encoder = keep_layers(encoder, layers)
+        return TaskModel(encoder, {task.name: new_head(encoder.config, task) for task in tasks}, tasks)
 
 
 def from_teacher(teacher: TaskModel, tasks: Sequence[TaskSpec], *, layers: int | Sequence[int] | None) -> TaskModel:
@@ -78,7 +79,7 @@ def from_teacher(teacher: TaskModel, tasks: Sequence[TaskSpec], *, layers: int |
     for own, task in zip(model.tasks, tasks, strict=True):
         if own.labels != task.labels:
             _keep_outputs(model.head(own.name), [own.labels.index(label) for label in task.labels])
-    student = _with_new_heads(encoder, tasks)
+    student = TaskModel(encoder, {task.name: empty_head(encoder.config, task) for task in tasks}, tasks)
     student.heads.load_state_dict(model.heads.state_dict())
     return student
 
@@ -192,10 +193,6 @@ def _keep_outputs(head: nn.Module, outputs: Sequence[int]) -> None:
     last.weight = nn.Parameter(last.weight[list(outputs)].detach().clone())
     if last.bias is not None:
         last.bias = nn.Parameter(last.bias[list(outputs)].detach().clone())
-
-
-def _with_new_heads(encoder: PreTrainedModel, tasks: Sequence[TaskSpec]) -> TaskModel:
-    return TaskModel(encoder, {task.name: new_head(encoder.config, task) for task in tasks}, tasks)
 
 
 def _task_of(config: PreTrainedConfig, labels: tuple[str, ...]) -> TaskSpec:

@@ -12,11 +12,12 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from export.candidate import PROBLEM_TYPES
+from export.candidate import labelled_config
 from serving.manifest import TaskSpec
 
 
@@ -46,7 +47,7 @@ class TaskModel(nn.Module):
     def __init__(
         self, encoder: PreTrainedModel, heads: Mapping[str, PreTrainedModel], tasks: Sequence[TaskSpec]
     ) -> None:
-        """Join an encoder with heads made by `new_head`.
+        """Join an encoder with heads made by `new_head` or `empty_head`.
 
         Args:
             encoder: the shared base model.
@@ -120,14 +121,19 @@ def new_head(config: PreTrainedConfig, task: TaskSpec) -> PreTrainedModel:
     return AutoModelForSequenceClassification.from_config(head_config(config, task))
 
 
+def empty_head(config: PreTrainedConfig, task: TaskSpec) -> PreTrainedModel:
+    """A head for weights that are loaded into it: nothing is initialised, and no random number is drawn."""
+    with torch.device("meta"):
+        head = new_head(config, task)
+    setattr(head, head.base_model_prefix, EncoderOutput())
+    filled: PreTrainedModel = head.to_empty(device="cpu")
+    return filled
+
+
 def head_config(config: PreTrainedConfig, task: TaskSpec) -> PreTrainedConfig:
     """A copy of the encoder's configuration with the task's labels, as other tools read them."""
-    copy = type(config).from_dict(config.to_dict())
-    names = task.labels or (task.name,)
-    copy.id2label = dict(enumerate(names))
-    copy.label2id = {name: index for index, name in enumerate(names)}
+    copy: PreTrainedConfig = labelled_config(config, task)
     copy.num_labels = task.num_outputs
-    copy.problem_type = PROBLEM_TYPES[task.type]
     copy._attn_implementation = getattr(config, "_attn_implementation", None)
     return copy
 

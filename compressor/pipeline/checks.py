@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from transformers.integrations import get_available_reporting_integrations
 
+from compressor.data.splits import TRAIN, TaskData, training_texts
+from compressor.distillation.plan import build_plan, check_plan, planned_steps
 from compressor.distillation.precision import find_device
 from compressor.models.initialise import keep_layers, load_tokenizer, max_tokens, skeleton
+from compressor.pipeline.joining import check_can_be_averaged, check_fits_data, check_same_tasks
+from compressor.pipeline.several_runs import given_folders, member_methods, runs_name
 from compressor.recipe import Recipe, TrainingSettings
 from serving.errors import UserError
 
@@ -18,7 +22,8 @@ def check_before_training(recipe: Recipe) -> None:
     """Find every checkpoint, device and tracker that a recipe names, without loading weights.
 
     Raises:
-        UserError: one of them is not there, or does not fit the recipe's layers or max_length.
+        UserError: one of them is not there, or does not fit the recipe's layers or max_length; given students that
+            cannot be joined.
     """
     for settings in _trainings(recipe):
         find_device(settings.device)
@@ -27,6 +32,30 @@ def check_before_training(recipe: Recipe) -> None:
         load_tokenizer(model)
         _check_length(model, recipe.max_length)
     keep_layers(skeleton(recipe.student_model()), recipe.student.layers)
+    if given := given_folders(recipe.method):
+        check_given = check_can_be_averaged if runs_name(recipe.method) == "avg" else check_same_tasks
+        check_given(given)
+
+
+def check_with_data(recipe: Recipe, data: Mapping[str, TaskData]) -> None:
+    """Check what only the rows decide: whether the method has room in so many steps, and given students fit.
+
+    Meant to be called before the teacher is trained, so that a wrong method costs no training.
+
+    Args:
+        recipe: the method of its student and the training settings.
+        data: the tasks, ready for training.
+
+    Raises:
+        UserError: the method cannot be trained in so many steps, or given students answer other labels.
+    """
+    if given := given_folders(recipe.method):
+        check_fits_data(given, data)
+        return
+    methods = member_methods(recipe.method)
+    reads_teacher = build_plan(methods, patience=recipe.training.early_stopping).reads_teacher
+    rows = sum(len(training_texts(task) if reads_teacher else task.splits[TRAIN].texts) for task in data.values())
+    check_plan(methods, recipe.training, planned_steps(rows, recipe.training))
 
 
 def _trainings(recipe: Recipe) -> Iterator[TrainingSettings]:
@@ -37,7 +66,7 @@ def _trainings(recipe: Recipe) -> Iterator[TrainingSettings]:
 
 def _models(recipe: Recipe) -> Iterator[str]:
     teachers = [recipe.teacher_of(task) for task in recipe.tasks]
-    yield from (str(teacher.model) for teacher in teachers if teacher.predictions is None)
+    yield from (model for teacher in teachers for model in teacher.models)
     yield recipe.student_model()
 
 

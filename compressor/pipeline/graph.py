@@ -3,21 +3,30 @@
 data -> teachers -> targets -> student and controls -> figures -> candidate -> measurements -> bundle
      -> artifact figures, benchmark -> report
 
-A stage's key holds only the recipe fields that it reads, so changing a field reruns what depends on it. The
-stages up to the student are in `learning_stages`, those that measure and prove are here.
+The student may be the average of several runs, which then come before it. A stage's key holds only the recipe
+fields that it reads, so changing a field reruns what depends on it. The stages up to the student are in
+`teacher_stages` and `learning_stages`, those that measure and prove are here.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from compressor.distillation.presets import file_label_of
+from compressor.evaluation.flatness import Survey
+from compressor.models.resolve import checkpoint_fingerprint
 from compressor.pipeline import proving, timing
+from compressor.pipeline.flatness import centres_of, measure_flatness
 from compressor.pipeline.learning_stages import LearningStages
+from compressor.pipeline.several_runs import runs_name, without_folders
 from compressor.pipeline.stages import Stage, needed_for
+from compressor.pipeline.teacher_stages import by_role
 
 _RECORDED_VERSIONS = ("compressor-toolchain", "torch", "transformers", "onnx", "onnxruntime")
 
@@ -28,7 +37,8 @@ class Pipeline(LearningStages):
     @property
     def final_stages(self) -> list[Stage]:
         """What a report needs, besides what these need."""
-        return [*self.figures.values(), self.bundle, self.artifact_figures, self.benchmark]
+        surveys = [self.flatness] if self.flatness else []
+        return [*self.figures.values(), *surveys, self.bundle, self.artifact_figures, self.benchmark]
 
     def in_order(self) -> list[Stage]:
         """Every stage after those it reads."""
@@ -36,34 +46,68 @@ class Pipeline(LearningStages):
 
     @cached_property
     def figures(self) -> dict[str, Stage]:
-        """Logits and figures of every model: `teacher-<task>`, `student`, `control-<method>`."""
-        models = {"student": self.student} | {f"control-{name}": stage for name, stage in self.controls.items()}
+        """Logits and figures of every model: `teacher-<task>`, `student`, `control-<method>`.
+
+        Each needs its own model only: the figures of a student without a teacher force no teacher's training.
+        """
         teachers = {f"teacher-{task}": self._teacher_figures(task) for task in self.teachers}
-        return teachers | {role: self._student_figures(stage) for role, stage in models.items()}
+        controls = {f"control-{name}": self._student_figures([stage]) for name, stage in self.controls.items()}
+        return {**teachers, "student": self._figures_of_the_method(), **controls}
+
+    def _figures_of_the_method(self) -> Stage:
+        methods = without_folders(self.recipe.method)
+        if runs_name(methods) == "vote":
+            return self._student_figures(self.members, called=file_label_of(methods))
+        return self._student_figures([self.student])
 
     def _teacher_figures(self, task: str) -> Stage:
-        teacher = self.teachers[task]
+        members = self.teacher_members[task]
         return Stage(
-            f"figures-{teacher.name}",
-            1,
+            f"figures-teacher-{task}",
+            2,
             {"max_length": self.recipe.max_length},
             lambda folder: proving.measure_teacher(
-                folder, self._task_data(task), self.path(teacher), self.recipe.max_length
+                folder, self._task_data(task), [self.path(stage) for stage in members], self.recipe.max_length
             ),
-            {"data": self.data, "teacher": teacher},
+            {"data": self.data, **by_role("teacher", members)},
             label=f"evaluating the teacher for {task}",
         )
 
-    def _student_figures(self, student: Stage) -> Stage:
+    def _student_figures(self, students: Sequence[Stage], *, called: str = "") -> Stage:
+        """Figures of a student, or of several that vote: those trained here, or those that the recipe names."""
+        given = [] if students else self.given_members
+        name = f"student-{called}" if called else students[0].name
         return Stage(
-            f"figures-{student.name}",
-            1,
-            {"max_length": self.recipe.max_length},
-            lambda folder: proving.measure_student(
-                folder, self._all_data(), self.path(student), self.recipe.max_length
+            f"figures-{name}",
+            2,
+            {
+                "max_length": self.recipe.max_length,
+                "given": [checkpoint_fingerprint(str(folder)) for folder in given],
+            },
+            lambda folder: proving.measure_students(
+                folder,
+                self._all_data(),
+                given or [self.path(stage) for stage in students],
+                self.recipe.max_length,
             ),
-            {"data": self.data, "student": student},
-            label=f"evaluating {student.name}",
+            {"data": self.data, **by_role("student", students)},
+            label=f"evaluating {name}",
+        )
+
+    @cached_property
+    def flatness(self) -> Stage | None:
+        """The loss around the average and the last iterate of a run by swa; None for a student made otherwise."""
+        if "swa" not in self.recipe.method or runs_name(self.recipe.method):
+            return None
+        return Stage(
+            "flatness",
+            1,
+            {"max_length": self.recipe.max_length, "survey": asdict(Survey())},
+            lambda folder: measure_flatness(
+                folder, self._all_data(), centres_of(self.path(self.student)), self.recipe.max_length, Survey()
+            ),
+            {"data": self.data, "student": self.student},
+            label="looking at the loss around the averaged weights",
         )
 
     @cached_property

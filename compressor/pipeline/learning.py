@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +14,9 @@ import numpy as np
 from compressor.data.prepare import prepare
 from compressor.data.splits import TaskData, load_task_data, save_task_data, training_texts
 from compressor.distillation.plan import build_plan
-from compressor.distillation.presets import Knobs
+from compressor.distillation.presets import label_of
 from compressor.distillation.training import TrainingJob, train
+from compressor.evaluation.ensembles import vote
 from compressor.evaluation.figures import SPLITS
 from compressor.models.checkpoint import load_checkpoint
 from compressor.models.initialise import from_teacher, load_tokenizer, pretrained_model
@@ -32,12 +33,25 @@ PREDICTIONS_FILE = "predictions.json"
 
 
 @dataclass(frozen=True)
+class Seeds:
+    """The two sources of chance in a training.
+
+    Attributes:
+        initial: of new heads.
+        order: of data order and dropout.
+    """
+
+    initial: int
+    order: int
+
+
+@dataclass(frozen=True)
 class TrainingContext:
-    """What every training shares: settings, tokens per text, seed."""
+    """What every training shares: settings, tokens per text, seeds."""
 
     settings: TrainingSettings
     max_length: int
-    seed: int
+    seeds: Seeds
 
 
 def prepare_data(folder: Path, tasks: Mapping[str, TaskSettings]) -> None:
@@ -68,17 +82,17 @@ def load_data(folder: Path) -> dict[str, TaskData]:
 
 def train_teacher(folder: Path, data: TaskData, settings: TeacherSettings, context: TrainingContext) -> None:
     """Fine-tune a pretrained checkpoint on one task's gold labels."""
-    model = str(settings.model)
+    (model,) = settings.models
     patience = context.settings.early_stopping
     job = TrainingJob(
-        model=pretrained_model(model, [data.task], seed=context.seed),
+        model=pretrained_model(model, [data.task], seed=context.seeds.initial),
         tokenizer=load_tokenizer(model),
         data={data.task.name: data},
         targets={},
         plan=build_plan({"none": {}}, patience=patience),
         settings=context.settings,
         max_length=context.max_length,
-        seed=context.seed,
+        seed=context.seeds.order,
         label="teacher",
     )
     train(job, folder)
@@ -105,35 +119,38 @@ def store_predictions(folder: Path, data: TaskData, settings: TeacherSettings) -
     write_json(folder / PREDICTIONS_FILE, {"file": str(settings.predictions)})
 
 
-def compute_targets(folder: Path, data: TaskData, teacher: Path, max_length: int) -> None:
-    """Teacher logits over the training texts, in the data's label order."""
-    if (teacher / PREDICTIONS_FILE).is_file():
-        logits = np.load(teacher / "training.npy")
+def compute_targets(folder: Path, data: TaskData, teachers: Sequence[Path], max_length: int) -> None:
+    """Teacher logits over the training texts, in the data's label order; several teachers answer together."""
+    if (teachers[0] / PREDICTIONS_FILE).is_file():
+        logits = [np.load(teachers[0] / "training.npy")]
     else:
-        logits = teacher_logits(teacher, training_texts(data), data.task, max_length=max_length)
-    np.save(folder / TARGETS_FILE, logits)
+        texts = training_texts(data)
+        logits = [teacher_logits(teacher, texts, data.task, max_length=max_length) for teacher in teachers]
+    np.save(folder / TARGETS_FILE, vote(logits, data.task.type))
 
 
 def train_student(
-    folder: Path,
-    data: Mapping[str, TaskData],
-    recipe: Recipe,
-    *,
-    methods: Mapping[str, Knobs],
-    targets: Mapping[str, Path],
-    teacher: Path | None,
+    folder: Path, data: Mapping[str, TaskData], recipe: Recipe, *, targets: Mapping[str, Path], teacher: Path | None
 ) -> None:
-    """Train the student, or a control of it, by some methods."""
+    """Train the student, a control of it, or one of several runs of it.
+
+    Args:
+        folder: of the student.
+        data: the tasks.
+        recipe: with the method and the order seed of this training.
+        targets: per task the folder of `compute_targets`; empty where the method reads no teacher.
+        teacher: whose layers are copied, or None for the pretrained checkpoint's.
+    """
     job = TrainingJob(
         model=_initial_student(data, recipe, teacher),
         tokenizer=load_tokenizer(recipe.student_model()),
         data=data,
         targets={task: np.load(path / TARGETS_FILE) for task, path in targets.items()},
-        plan=build_plan(methods, patience=recipe.training.early_stopping),
+        plan=build_plan(recipe.method, patience=recipe.training.early_stopping),
         settings=recipe.training,
         max_length=recipe.max_length,
-        seed=recipe.seed,
-        label=f"student ({'+'.join(methods)})",
+        seed=recipe.student_order_seed,
+        label=f"student ({label_of(recipe.method)})",
     )
     train(job, folder)
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import numpy as np
 
 from compressor.data.batches import tokenise
 from compressor.data.splits import TEST, VALIDATION, TaskData
-from compressor.evaluation.figures import checkpoint_size, read_logits, task_figures, write_figures
+from compressor.evaluation.ensembles import vote
+from compressor.evaluation.figures import ensemble_size, read_logits, task_figures, write_figures
 from compressor.models.checkpoint import load_with_tokenizer
 from compressor.models.inputs import describe_inputs
 from compressor.models.predict import predict_logits
@@ -42,29 +43,37 @@ _NO_MODEL = {"parameters": None, "encoder_parameters": None, "bytes": None, "lay
 _GOLDEN_TEXTS = 12
 
 
-def measure_teacher(folder: Path, data: TaskData, teacher: Path, max_length: int) -> None:
-    """Logits and figures of one task's teacher, a checkpoint or stored predictions."""
+def measure_teacher(folder: Path, data: TaskData, teachers: Sequence[Path], max_length: int) -> None:
+    """Logits and figures of one task's teacher: a checkpoint, several that answer together, or stored predictions."""
     tasks = {data.task.name: data}
-    if (teacher / PREDICTIONS_FILE).is_file():
-        write_figures(folder, tasks, lambda _data, split: np.load(teacher / f"{split}.npy"), _NO_MODEL)
+    if (teachers[0] / PREDICTIONS_FILE).is_file():
+        write_figures(folder, tasks, lambda _data, split: np.load(teachers[0] / f"{split}.npy"), _NO_MODEL)
         return
 
     def ask(task: TaskData, split: str) -> np.ndarray:
         texts = task.splits[split].texts
-        return teacher_logits(teacher, texts, task.task, max_length=max_length, label=f"teacher on {split}")
+        answers = [
+            teacher_logits(teacher, texts, task.task, max_length=max_length, label=f"teacher on {split}")
+            for teacher in teachers
+        ]
+        return vote(answers, task.task.type)
 
-    write_figures(folder, tasks, ask, checkpoint_size(teacher))
+    write_figures(folder, tasks, ask, ensemble_size(teachers))
 
 
-def measure_student(folder: Path, data: Mapping[str, TaskData], student: Path, max_length: int) -> None:
-    """Logits and figures of a student or control, which answers every task."""
-    model, tokenizer = load_with_tokenizer(student)
+def measure_students(folder: Path, data: Mapping[str, TaskData], students: Sequence[Path], max_length: int) -> None:
+    """Logits and figures of a student or control, which answers every task, or of several that vote."""
+    loaded = [load_with_tokenizer(student) for student in students]
 
     def ask(task: TaskData, split: str) -> np.ndarray:
-        tokens = tokenise(tokenizer, task.splits[split].texts, max_length)
-        return predict_logits(model, tokens, task.task.name, pad_id=int(tokenizer.pad_token_id))
+        answers = []
+        for model, tokenizer in loaded:
+            tokens = tokenise(tokenizer, task.splits[split].texts, max_length)
+            pad_id = int(tokenizer.pad_token_id)
+            answers.append(predict_logits(model, tokens, task.task.name, pad_id=pad_id))
+        return vote(answers, task.task.type)
 
-    write_figures(folder, data, ask, checkpoint_size(student))
+    write_figures(folder, data, ask, ensemble_size(students))
 
 
 def export_student(folder: Path, student: Path, data: Mapping[str, TaskData], recipe: Recipe) -> None:

@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compressor.pipeline.checks import check_before_training
+from compressor.pipeline.checks import check_before_training, check_with_data
 from compressor.pipeline.graph import Pipeline
+from compressor.pipeline.learning import load_data
 from compressor.pipeline.proving import BUNDLE_FOLDER, read_verdicts
+from compressor.pipeline.several_runs import runs_name
 from compressor.pipeline.stages import Stage, StageStore, needed_for, run_stages, write_json, write_text
+from compressor.pipeline.teacher_stages import by_role
 from compressor.progress import log_event
 from compressor.recipe import Recipe
 from compressor.recipe_file import dump_recipe, load_recipe
@@ -78,6 +81,8 @@ class RunFolder:
             check_before_training(self.recipe)
         log_event(log, "run started", targets=[stage.folder_name for stage in targets])
         run_stages(store, [stage for stage in needed if stage.folder_name in untrained], log)
+        if not all(store.is_done(stage) for stage in needed):
+            check_with_data(self.recipe, load_data(self.pipeline.path(self.pipeline.data)))
         write_text(self.folder / RECIPE_FILE, dump_recipe(self.recipe))
         write_json(self.folder / ENVIRONMENT_FILE, describe_environment())
         run_stages(store, [stage for stage in needed if stage.folder_name not in untrained], log)
@@ -127,19 +132,31 @@ class RunFolder:
 
     def _link(self) -> None:
         pipeline = self.pipeline
-        teachers = pipeline.teachers
-        if len(teachers) == 1:
-            self._point("teacher", next(iter(teachers.values())))
-        else:
-            for task, stage in teachers.items():
-                self._point(f"teacher/{task}", stage)
-        self._point("student", pipeline.student)
+        self._link_teachers()
         for link in (self.folder / "controls").glob("*"):
             if link.name not in pipeline.controls:  # of an earlier method
                 link.unlink()
         for name, stage in pipeline.controls.items():
             self._point(f"controls/{name}", stage)
-        self._point("bundle", pipeline.bundle, inside=BUNDLE_FOLDER)
+        if runs_name(pipeline.recipe.method) != "vote":  # which leaves no single student
+            self._point("student", pipeline.student)
+            self._point("bundle", pipeline.bundle, inside=BUNDLE_FOLDER)
+
+    def _link_teachers(self) -> None:
+        """`teacher` where there is one, else `teacher/<task>`; members of an ensemble are numbered."""
+        members = self.pipeline.teacher_members
+        names = {name: stage for task, stages in members.items() for name, stage in by_role(task, stages).items()}
+        if len(names) == 1:
+            self._point("teacher", next(iter(names.values())))
+            return
+        folder = self.folder / "teacher"
+        if folder.is_symlink():  # of an earlier single teacher: links would land in its stage
+            folder.unlink()
+        for link in folder.glob("*"):
+            if link.name not in names:
+                link.unlink()
+        for name, stage in names.items():
+            self._point(f"teacher/{name}", stage)
 
     def _point(self, name: str, stage: Stage, inside: str = "") -> None:
         if not self.pipeline.store.is_done(stage):

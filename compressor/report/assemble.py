@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressor.distillation.training import DECISION_FILE, HISTORY_FILE
-from compressor.evaluation.figures import FIGURES_FILE
+from compressor.evaluation.figures import FIGURES_FILE, SUMMED_SIZES
+from compressor.pipeline.flatness import FLATNESS_FILE
+from compressor.pipeline.joining import training_facts
 from compressor.pipeline.learning import PREDICTIONS_FILE, load_data
 from compressor.pipeline.proving import ARTIFACT_FIGURES_FILE, read_verdicts
 from compressor.pipeline.stages import Stage, read_json
 from compressor.pipeline.timing import read_latency
+from compressor.recipe import TeacherSettings
 from serving.bundle import Bundle
 from serving.doctor import examine
 from serving.manifest import read_manifest
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
     from compressor.pipeline.graph import Pipeline
 
 FORMAT_VERSION = 1
-_SUM_OF_TEACHERS = ("parameters", "encoder_parameters", "bytes")
 
 
 def describe_environment() -> dict[str, Any]:
@@ -49,6 +51,7 @@ def assemble_report(pipeline: Pipeline) -> dict[str, Any]:
         "teacher": _teacher(pipeline),
         "student": {**_student(pipeline, "student", pipeline.student), "method": recipe.method},
         "controls": {name: _student(pipeline, f"control-{name}", stage) for name, stage in pipeline.controls.items()},
+        "flatness": read_json(pipeline.path(pipeline.flatness) / FLATNESS_FILE) if pipeline.flatness else None,
         "artifacts": _artifacts(pipeline, bundle),
         "measurements": read_latency(pipeline.path(pipeline.benchmark)),
         "gates": read_verdicts(pipeline.path(pipeline.measurements)),
@@ -83,46 +86,67 @@ def _teacher(pipeline: Pipeline) -> dict[str, Any]:
     """One entry whatever the number of teachers: sizes are summed, figures and trainings stand per task."""
     tasks: dict[str, Any] = {}
     training: dict[str, Any] = {}
-    sizes: dict[str, list[int | None]] = {name: [] for name in (*_SUM_OF_TEACHERS, "layers")}
-    for task, stage in pipeline.teachers.items():
+    sizes: dict[str, list[int | None]] = {name: [] for name in (*SUMMED_SIZES, "layers")}
+    for task, members in pipeline.teacher_members.items():
         figures = read_json(pipeline.path(pipeline.figures[f"teacher-{task}"]) / FIGURES_FILE)
         tasks |= figures["tasks"]
         for name, found in sizes.items():
             found.append(figures[name])
-        if (curve := _training(pipeline.path(stage))) is not None:
-            training[task] = curve
+        training |= _numbered(task, [training_facts(pipeline.path(stage)) for stage in members])
     settings = [pipeline.recipe.teacher_of(task) for task in pipeline.teachers]
     return {
-        "kind": _kind(pipeline.path(next(iter(pipeline.teachers.values()))), has_curve=bool(training)),
-        "model": ", ".join(dict.fromkeys(str(teacher.predictions or teacher.model) for teacher in settings)),
+        "kind": _kind(pipeline, has_curve=bool(training)),
+        "model": ", ".join(dict.fromkeys(name for teacher in settings for name in _models(teacher))),
         "count": len(settings),
-        **{name: None if None in sizes[name] else sum(filter(None, sizes[name])) for name in _SUM_OF_TEACHERS},
+        "members": max(teacher.num_members for teacher in settings),
+        **{name: None if None in sizes[name] else sum(filter(None, sizes[name])) for name in SUMMED_SIZES},
         "layers": sizes["layers"][0] if len(set(sizes["layers"])) == 1 else None,
         "tasks": tasks,
         "training": training,
+        "timed": _what_is_timed(settings),
     }
 
 
-def _kind(folder: Path, *, has_curve: bool) -> str:
-    if (folder / PREDICTIONS_FILE).is_file():
+def _models(teacher: TeacherSettings) -> list[str]:
+    return teacher.models or [str(teacher.predictions)]
+
+
+def _kind(pipeline: Pipeline, *, has_curve: bool) -> str:
+    if any(len(members) > 1 for members in pipeline.teacher_members.values()):
+        return "ensemble"
+    first = pipeline.path(next(iter(pipeline.teachers.values())))
+    if (first / PREDICTIONS_FILE).is_file():
         return "predictions"
     return "trained" if has_curve else "checkpoint"
 
 
+def _what_is_timed(settings: Sequence[TeacherSettings]) -> str | None:
+    """What the teacher's latency stands for, where that is less than the teacher."""
+    members = max(teacher.num_members for teacher in settings)
+    if members == 1:
+        return None
+    return f"one member of the ensemble: a text answered by all of them takes about {members} times as long"
+
+
 def _student(pipeline: Pipeline, role: str, stage: Stage) -> dict[str, Any]:
     figures = read_json(pipeline.path(pipeline.figures[role]) / FIGURES_FILE)
+    facts = training_facts(pipeline.path(stage))
+    runs = [] if facts is None else facts.get("runs", [])
     return {
-        "kind": "trained",
+        "kind": "average" if runs else "trained",
         "model": pipeline.recipe.student_model(),
         **figures,
-        "training": {"": _training(pipeline.path(stage))},
+        "runs": [{name: run[name] for name in ("folder", "order_seed")} for run in runs],
+        "training": _numbered("", runs or [facts]),
     }
 
 
-def _training(folder: Path) -> dict[str, Any] | None:
-    if not (folder / HISTORY_FILE).is_file():
-        return None
-    return {**read_json(folder / HISTORY_FILE), **read_json(folder / DECISION_FILE)}
+def _numbered(name: str, trainings: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
+    """The trainings that took place: one by its name, several as `run 1`, `run 2`, ... of it."""
+    if len(trainings) == 1:
+        return {} if trainings[0] is None else {name: trainings[0]}
+    of = f"{name}, " if name else ""
+    return {f"{of}run {place}": facts for place, facts in enumerate(trainings, start=1) if facts is not None}
 
 
 def _artifacts(pipeline: Pipeline, bundle: Path) -> list[dict[str, Any]]:

@@ -51,11 +51,11 @@ def trainings(report: Mapping[str, Any]) -> list[Training]:
 def _of_model(name: str, found: Mapping[str, Any], tasks: tuple[str, ...]) -> Iterator[Training]:
     for place, (task, facts) in enumerate(found.items()):
         if facts:
-            is_single = not task or len(tasks) == 1
+            is_single = not task or tasks == (task,)
             label = name if is_single else f"{name}, {task}"
             kind = name.partition(":")[0]
             dash = "dot" if kind == "control" else _DASHES[place % len(_DASHES)]
-            yield Training(label, kind, (task,) if task else tasks, facts, dash)
+            yield Training(label, kind, (task,) if task in tasks else tasks, facts, dash)
 
 
 def learning_curves(report: Mapping[str, Any]) -> list[Figure]:

@@ -59,6 +59,8 @@ def baseline_in_words(baseline: Variant) -> str:
     """What a speed-up is measured against; several teachers answer one after the other."""
     if baseline.kind != "teacher":
         return "the same student in torch"
+    if baseline.members > 1:
+        return f"the {baseline.name} with one of its {baseline.members} members, unpadded, in torch"
     is_one = baseline.name == "teacher"
     return "the unpadded torch teacher" if is_one else f"the {baseline.name} in turn, unpadded, in torch"
 

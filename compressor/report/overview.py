@@ -55,6 +55,7 @@ class Variant:
         p50_ms: median time of one call at the operating point, None where it was not timed.
         is_default: whether the bundle serves it unless told otherwise.
         precision: of an artifact, empty otherwise.
+        members: models that answer together; the time is that of one.
     """
 
     kind: Kind
@@ -66,6 +67,7 @@ class Variant:
     p50_ms: float | None = None
     is_default: bool = False
     precision: str = ""
+    members: int = 1
 
 
 @dataclass(frozen=True)
@@ -153,15 +155,21 @@ def _teacher(report: Mapping[str, Any], timed: Sequence[Mapping[str, Any]]) -> V
     if not facts:
         return None
     is_stored = facts.get("kind") == "predictions"
+    members = facts.get("members") or 1
     return Variant(
         kind="teacher",
         name="teacher" if facts.get("count", 1) == 1 else f"{facts['count']} teachers",
-        what="stored predictions, no model" if is_stored else _described(facts, "torch"),
+        what="stored predictions, no model" if is_stored else _described(facts, "torch") + _members_in_words(members),
         num_bytes=facts.get("bytes"),
         parameters=facts.get("parameters"),
         scores=scores_of(facts.get("tasks")),
         p50_ms=_quickest(timed, variant="teacher", runtime="torch"),
+        members=members,
     )
+
+
+def _members_in_words(members: int) -> str:
+    return f"; {members} of them answer together, one was timed" if members > 1 else ""
 
 
 def _student(report: Mapping[str, Any], timed: Sequence[Mapping[str, Any]]) -> Variant:

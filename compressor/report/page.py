@@ -19,6 +19,7 @@ from compressor.report import sections
 from compressor.report.classes import class_views
 from compressor.report.curves import learning_curves
 from compressor.report.environment import environment_table, trainings_table, versions_table
+from compressor.report.flatness import flatness_view
 from compressor.report.headline import headline
 from compressor.report.overview import overview
 from compressor.report.plots import Figure
@@ -36,9 +37,14 @@ def write_page(report: Mapping[str, Any], path: Path) -> None:
         report: the content of report.json; whatever a run did not measure may be null or absent.
         path: the page; an existing one is replaced.
     """
+    write_html(render(report), path)
+
+
+def write_html(html: str, path: Path) -> None:
+    """Write a page whole or not at all."""
     aside = path.with_name(f"{path.name}.tmp")
     try:
-        aside.write_text(render(report), encoding="utf-8")
+        aside.write_text(html, encoding="utf-8")
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
@@ -46,6 +52,16 @@ def write_page(report: Mapping[str, Any], path: Path) -> None:
 
 def render(report: Mapping[str, Any]) -> str:
     """The page's HTML."""
+    return render_template(TEMPLATE, _content(report))
+
+
+def render_template(name: str, content: Mapping[str, Any]) -> str:
+    """A page of this folder's templates, with its styles, scripts and figures in it.
+
+    Args:
+        name: of a template that extends page.html.j2.
+        content: what it shows; `name` and `created` stand in every page.
+    """
     figures: list[Figure] = []
 
     def place(figure: Figure) -> int:
@@ -53,11 +69,11 @@ def render(report: Mapping[str, Any]) -> str:
         figures.append(figure)
         return len(figures) - 1
 
-    return _template().render(**_content(report), **_assets(), figures=figures, place=place)
+    return _template(name).render(**content, **_assets(), figures=figures, place=place)
 
 
 @cache
-def _template() -> Template:
+def _template(name: str) -> Template:
     environment = Environment(
         loader=PackageLoader("compressor", "report"),
         autoescape=True,
@@ -66,7 +82,7 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
-    return environment.get_template(TEMPLATE)
+    return environment.get_template(name)
 
 
 def _assets() -> dict[str, str]:
@@ -78,7 +94,7 @@ def _assets() -> dict[str, str]:
     }
 
 
-def _moment(created: str | None) -> str:
+def moment(created: str | None) -> str:
     """`2026-03-02 14:07 UTC+01:00`; as it is when it is no date."""
     try:
         return f"{datetime.fromisoformat(created or ''):%Y-%m-%d %H:%M %Z}".strip()
@@ -91,7 +107,7 @@ def _content(report: Mapping[str, Any]) -> dict[str, Any]:
     view = overview(report)
     return {
         "name": report.get("name") or "report",
-        "created": _moment(report.get("created")),
+        "created": moment(report.get("created")),
         "headline": headline(report),
         "tiles": tiles(report, view),
         "tradeoffs": [(task, figure) for task in view.tasks if (figure := accuracy_against_latency(view, task))],
@@ -105,6 +121,7 @@ def _content(report: Mapping[str, Any]) -> dict[str, Any]:
         "classes": class_views(report),
         "curves": learning_curves(report),
         "trainings": trainings_table(report),
+        "flatness": flatness_view(report),
         "data": sections.data_table(report),
         "notices": sections.notices(report),
         "latency": sections.latency_table(report),

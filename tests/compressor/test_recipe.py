@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from compressor.distillation.plan import TERMS, build_plan
+from compressor.distillation.plan import RULES, SELF_TEACHERS, SUPERVISIONS, build_plan
 from compressor.distillation.presets import PRESETS, parse_method
 from compressor.recipe import Recipe, TrainingSettings
 from compressor.recipe_file import dump_recipe, example_recipe, load_recipe, parse_recipe, recipe_from_options
@@ -140,7 +140,8 @@ def test_the_demo_recipe_is_valid() -> None:
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_every_method_is_planned_documented_and_excludes_both_ways(name: str) -> None:
     """Catches a registered name without loss terms, knobs without explanation, and one-sided exclusions."""
-    assert TERMS.keys() == PRESETS.keys()
+    planned = SUPERVISIONS.keys() | SELF_TEACHERS.keys() | RULES.keys()
+    assert planned == {known for known, preset in PRESETS.items() if preset.place != "runs"}
     assert build_plan(parse_method(name), patience=None).terms
     preset = PRESETS[name]
     assert preset.knobs.__doc__
@@ -148,3 +149,50 @@ def test_every_method_is_planned_documented_and_excludes_both_ways(name: str) ->
         assert name in PRESETS[other].excludes
         with pytest.raises(ValueError, match="cannot be combined"):
             parse_method([name, other])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("teacher: {ensemble: 0}", "teacher.ensemble"),
+        ("teacher: {ensemble: 2, train: false}", "train: false trains no teacher"),
+        ("teacher: {ensemble: 2, predictions: p.csv}", "teacher.predictions trains no teacher"),
+        ("teacher: {model: [a, b]}", "only one checkpoint can be trained"),
+        ("teacher: {model: [], train: false}\nstudent: {model: s}", "empty list"),
+        ("teacher: {model: [a, b], train: false}", "student.model is missing"),
+        ("teacher: {ensemble: 2}\nstudent: {init: teacher}", "one teacher model"),
+        ("order_seed: -1", "order_seed"),
+        ("order_seed: 4294967296", "order_seed"),
+        ("method: swa\ntraining: {early_stopping: 2}", "early_stopping"),
+        ("method: [swa, ema]", "cannot be combined"),
+        ("method: {sda: {weight: -1}}", "sda.weight is -1"),
+    ],
+)
+def test_seeds_ensembles_and_rules_that_cannot_be_are_named(text: str, said: str) -> None:
+    """Catches wrong use that is found only after a teacher was trained."""
+    with pytest.raises(UserError) as caught:
+        parse_recipe(SMALL + text)
+    assert said in str(caught.value)
+
+
+def test_a_tasks_subset_is_a_whole_number_of_rows() -> None:
+    """Catches train_rows: 0, which would mean all rows to whoever wrote `if train_rows`."""
+    for wrong in ("train_rows: 0", "train_rows: 0.5", "train_rows_seed: -1"):
+        with pytest.raises(UserError, match=r"tasks\.intent\.train_rows"):
+            parse_recipe(f"name: run\ntasks: {{intent: {{data: supportdesk, {wrong}}}}}\n")
+
+
+def test_the_order_seed_is_the_seed_unless_it_is_set() -> None:
+    """Catches 0 taken for 'not set'."""
+    assert parse_recipe(SMALL + "seed: 4").student_order_seed == 4
+    assert parse_recipe(SMALL + "seed: 4\norder_seed: 0").student_order_seed == 0
+
+
+def test_teachers_are_counted() -> None:
+    """Catches an ensemble that is reported as one model."""
+    assert parse_recipe(SMALL).teacher.num_members == 1
+    assert parse_recipe(SMALL + "teacher: {ensemble: 3}").teacher.num_members == 3
+    several = parse_recipe(SMALL + "teacher: {model: [a, b], train: false}\nstudent: {model: s}").teacher
+    assert (several.models, several.num_members) == (["a", "b"], 2)
+    stored = parse_recipe(SMALL + "teacher: {predictions: p.csv}").teacher
+    assert (stored.models, stored.num_members) == ([], 1)
