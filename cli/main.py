@@ -17,10 +17,12 @@ from rich.console import Console
 
 from cli.commands import (
     benchmark,
+    compare,
     demo,
     distill,
     doctor,
     export,
+    key,
     predict,
     recipe,
     report,
@@ -53,8 +55,8 @@ app = typer.Typer(
     add_completion=False,
 )
 for command in (
-    demo.demo, run.run, teach.teach, distill.distill, export.export, benchmark.benchmark, report.report,
-    verify.verify, predict.predict, serve.serve, recipe.recipe, doctor.doctor,
+    demo.demo, run.run, teach.teach, distill.distill, compare.compare, export.export, benchmark.benchmark,
+    report.report, verify.verify, predict.predict, serve.serve, key.key, recipe.recipe, doctor.doctor,
 ):  # fmt: skip
     app.command()(command)
 

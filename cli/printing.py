@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 _NARROWEST = 100
@@ -77,6 +78,27 @@ def print_summary(report: Mapping[str, Any], folder: Path) -> None:
         )
     console.print(f"report: {folder / 'report.html'}", markup=False)
     console.print(f"serve it: compressor serve {folder / 'bundle'}", markup=False)
+
+
+def print_comparison(result: Mapping[str, Any], folder: Path) -> None:
+    """The methods of every task, the main comparison in a sentence, and where the page lies."""
+    from compressor.comparison.results import PAGE_FILE
+    from compressor.comparison.wording import arms_table, headline
+
+    console = _console()
+    for task in result["tasks"]:
+        console.print()
+        if len(result["tasks"]) > 1:
+            console.print(task, style="bold", markup=False)
+        compared = arms_table(result, task)
+        table = _table(compared.columns, text_columns=compared.text_columns)
+        for index, row in enumerate(compared.rows):
+            cells = (escape(cell) for cell in row)
+            table.add_row(*cells, style={"default": "bold", "control": "dim"}.get(compared.mark(index), ""))
+        console.print(table)
+    console.print()
+    console.print(headline(result), markup=False)
+    console.print(f"page: {folder / PAGE_FILE}", markup=False)
 
 
 def _table(columns: Sequence[str], text_columns: int = 1) -> Table:

@@ -120,7 +120,7 @@ def _cost(cell: Cell) -> dict[str, float]:
     """Trainings of one cell, their optimizer steps, epochs and wall seconds; all members of several runs count."""
     store = cell.run_folder.pipeline.store
     histories = [read_json(path) for stage in cell.own_stages if (path := store.path(stage) / HISTORY_FILE).is_file()]
-    trained = [history for history in histories if history.get("steps")]
+    trained = [history for history in histories if history.get("planned_steps")]  # joining several runs plans none
     epochs = cell.recipe.training.epochs
     return {
         "runs": len(trained),

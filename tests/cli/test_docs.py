@@ -59,7 +59,7 @@ def desk(tmp_path: Path, toy_file: Path, checkpoint: Callable[..., Path], monkey
 def run(command: str, teacher: Path) -> subprocess.CompletedProcess[str]:
     """A documented command, made short where the real one is long."""
     words = shlex.split(command)
-    if words[:2] == ["compressor", "run"]:
+    if words[:2] in (["compressor", "run"], ["compressor", "compare"]):
         words += [word for key in FAST if not any(key.split("=")[0] in w for w in words) for word in ("--set", key)]
         if "--data" in words:
             words += ["--teacher", str(teacher)]
@@ -104,6 +104,15 @@ def test_every_documented_command_works_in_the_order_of_the_readme(desk: Path, s
             assert json.loads(result.stdout)["answers"][0]["topic"]["label"]
         if command.startswith("compressor run") and "recipe.yaml" in command:
             assert (desk / "runs" / "tickets" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_every_documented_comparison_works(desk: Path) -> None:
+    """Catches options of `compare` that the docs no longer spell as the program does."""
+    for command in commands(ROOT / "docs" / "compare.md"):
+        result = run(command, desk / "path" / "to" / "checkpoint")
+        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+    assert (desk / "comparisons" / "tickets" / "comparison.html").is_file()
 
 
 def test_every_command_of_the_docs_exists() -> None:

@@ -1,0 +1,134 @@
+"""`compressor compare` over all methods on supportdesk and SST-2; its result is copied to `benchmarks/results/`.
+
+The recipes are `benchmarks/recipes/compare_supportdesk.yaml` and `compare_sst2.yaml`; each seed draws its own labelled
+rows and data order. What is done is kept: the same command continues.
+
+    python -m benchmarks.compare_all --data DATA --work runs/compare_all
+
+On one thread, two layers at 100 examples/s for 25 tokens: 11 trainings (avg and vote share theirs) x 240 rows x 2
+epochs x 2.6 (both sets, in texts of 25 tokens) x 1.15 (what self-distillation adds) x 4 seeds / 100 = 10 minutes, 3 for
+the teachers and 4 for the evaluations. `--jobs 2` takes both cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cells import DOCS, HERE, draw_rows, dtype_here, put_block
+from compressor.comparison.results import RESULT_FILE
+from compressor.comparison.wording import arms_table, headline
+from compressor.data.builtin import CORPORA
+from compressor.pipeline.stages import read_json, write_json
+from compressor.progress import announce
+from compressor.recipe_file import load_recipe
+from compressor.report.table import Table
+
+SETS = ("supportdesk", "sst2")
+METHODS = "none,kd,sda,sdv,swa,se,ema:decay=0.95,avg,vote,kd+sda,kd+swa"
+QUICK = {"validation_rows": 24, "test_rows": 24, "seeds": 2, "methods": "none,sda,swa"}
+QUICK_OVERRIDES = ("train_rows=24", "training.epochs=1", "student.layers=1")
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Compare on every data set; exit 1 at the end if one failed."""
+    arguments = _parse(given)
+    failed = []
+    for name in arguments.only:
+        if not _compared(arguments, name):
+            failed.append(name)
+    if failed:
+        sys.exit(f"these comparisons failed: {', '.join(failed)}. The same command continues them.")
+
+
+def _compared(arguments: argparse.Namespace, name: str) -> bool:
+    """Run one comparison; its JSON and its table are kept if it finished."""
+    output = arguments.work / f"compare_{name}"
+    program = str(Path(sys.executable).with_name("compressor"))
+    announce(f"{name}: comparing {arguments.methods}")
+    done = subprocess.run([program, *_command(arguments, name), "--output", str(output)], check=False)
+    if done.returncode != 0:
+        announce(f"{name}: `compressor compare` ended with exit code {done.returncode}")
+        return False
+    result = read_json(output / RESULT_FILE)
+    for task, place in zip(result["recipe"]["tasks"].values(), _places(name), strict=True):
+        task["data"] = place
+    write_json(arguments.results / f"compare_{name}.json", result)
+    put_block(arguments.docs, f"compare-{name}", markdown(result, name))
+    return True
+
+
+def _command(arguments: argparse.Namespace, name: str) -> list[str]:
+    """Arguments of `compressor`; the evaluation rows are drawn once, the training rows by every seed."""
+    recipe = HERE / "recipes" / f"compare_{name}.yaml"
+    (task,) = load_recipe(recipe).tasks
+    sizes = {"train": None, "validation": arguments.validation_rows, "test": arguments.test_rows}
+    source = CORPORA[name] if name in CORPORA else arguments.data / name
+    called = f"{name}-{arguments.validation_rows}-{arguments.test_rows}"
+    rows = draw_rows(source, arguments.work / called, sizes)
+    overrides = [f"tasks.{task}.data={rows.resolve()}", f"training.dtype={arguments.dtype}"]
+    overrides += [f"tasks.{task}.{o}" if o.startswith("train_rows") else o for o in arguments.overrides]
+    options = ["--methods", arguments.methods, "--seeds", str(arguments.seeds), "--jobs", str(arguments.jobs)]
+    overrides.append(f"training.threads={arguments.threads}")
+    settings = [part for override in overrides for part in ("--set", override)]
+    return ["compare", str(recipe), *options, "--main", arguments.main, *settings]
+
+
+def _places(name: str) -> list[str]:
+    """What the recipe's data fields say in the kept result: no folder of this machine."""
+    return [task.data for task in load_recipe(HERE / "recipes" / f"compare_{name}.yaml").tasks.values()]
+
+
+def markdown(result: Mapping[str, Any], name: str) -> str:
+    """The comparison's tables and its main sentence."""
+    host = result["environment"]
+    lines = []
+    for task, facts in result["tasks"].items():
+        rows = facts["rows"]
+        lines += [*_table(arms_table(result, task)), ""]
+        lines += [
+            f"{name}: {len(result['seeds'])} seeds, {rows['train']} labelled rows per seed, {rows['test']} test rows. "
+            f"{headline(result)} Measured on {host['cpu_model']}, {host['available_cpus']} CPUs.",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _table(table: Table) -> list[str]:
+    """A table of text as markdown."""
+    rules = ["---" if place < table.text_columns else "--:" for place in range(len(table.columns))]
+    return [f"| {' | '.join(row)} |" for row in (table.columns, rules, *table.rows)]
+
+
+def _parse(given: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="a folder that holds sst2/train.jsonl and so on")
+    parser.add_argument("--work", type=Path, default=Path("runs/compare_all"), help="keeps rows and comparisons")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--docs", type=Path, default=DOCS)
+    parser.add_argument("--only", nargs="+", default=list(SETS), choices=SETS, metavar="NAME")
+    parser.add_argument("--methods", default=METHODS, help="as compare takes them")
+    parser.add_argument("--main", default="kd:none", help="the comparison named before the run")
+    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--threads", type=int, default=1, help="of each training")
+    parser.add_argument("--dtype", default=dtype_here(), choices=("fp32", "bf16"), help="one for every cell")
+    parser.add_argument("--validation-rows", type=int, default=100)
+    parser.add_argument("--test-rows", type=int, default=400)
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--quick", action="store_true", help="to see that it runs; figures mean nothing")
+    arguments = parser.parse_args(given)
+    for name, value in QUICK.items() if arguments.quick else ():
+        setattr(arguments, name, value)
+    if arguments.quick:
+        arguments.main = "swa:none"
+        arguments.overrides += QUICK_OVERRIDES
+    return arguments
+
+
+if __name__ == "__main__":
+    main()
