@@ -1,0 +1,1 @@
+"""From admitted texts to logits: cost model, scheduler, admission, lanes, and the engine that joins them. No HTTP."""

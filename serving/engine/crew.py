@@ -1,0 +1,297 @@
+"""The threads' side of the engine: lanes take from the scheduler, run, and hand each finished request to its loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+
+from serving.engine.admission import Admission
+from serving.engine.contract import COUNTERS, Answered, Expired, LaneFailed, Load, Overloaded
+from serving.engine.lanes import Call, Lane, Outcome, perform, stall_limit, tokenise
+from serving.engine.orders import Order
+from serving.engine.schedule import Scheduler
+from serving.engine.served import FAILURES_BEFORE_PROBE
+from serving.engine.tickets import Ticket
+
+WATCH_SECONDS = 0.25
+LOSSES_PER_LANE = 2
+"""Lanes given up in a row, without an answer between them, after which the engine has failed."""
+
+Ending = tuple[Order, Answered | Exception]
+
+logger = logging.getLogger(__name__)
+
+
+class Crew:
+    """A scheduler, its lanes, and the watchdog that replaces lanes; one lock guards all of it."""
+
+    def __init__(self, scheduler: Scheduler, queue_tokens: int, stall_seconds: float) -> None:
+        """Start no thread yet.
+
+        Args:
+            scheduler: empty; its number of lanes is the crew's.
+            queue_tokens: tokens that may wait.
+            stall_seconds: after which a call hangs, unless its predicted duration asks for more.
+        """
+        self.has_failed = False
+        self.counters = dict.fromkeys(COUNTERS, 0)
+        self._scheduler = scheduler
+        self._admission = Admission(scheduler, queue_tokens)
+        self._stall_seconds = stall_seconds
+        self._lock = threading.Lock()
+        self._lanes: list[Lane] = []
+        self._idle: list[Lane] = []
+        self._hung: list[Lane] = []
+        self._orders: set[Order] = set()
+        self._num_lanes_made = self._num_losses = self._num_failures = 0
+        self._stop = threading.Event()
+        watch_seconds = min(WATCH_SECONDS, stall_seconds / 4)
+        self._watchdog = threading.Thread(target=self._watch, args=(watch_seconds,), name="watchdog", daemon=True)
+
+    def start(self) -> None:
+        """Start the lanes and the watchdog."""
+        with self._lock:
+            for _ in range(self._scheduler.lanes):
+                self._hire()
+        self._watchdog.start()
+
+    def stop(self, join_seconds: float = 1.0) -> None:
+        """End all threads but those that hang in the model; what is unanswered must have been failed before."""
+        self._stop.set()
+        with self._lock:
+            lanes, woken, self._idle = list(self._lanes), self._idle, []
+        for lane in woken:
+            lane.wake()
+        end = time.monotonic() + join_seconds
+        for thread in (*(lane.thread for lane in lanes), self._watchdog):
+            if thread.is_alive():
+                thread.join(max(0.0, end - time.monotonic()))
+
+    def submit(self, order: Order) -> None:
+        """Let an order wait for a lane, or refuse it (see `Admission.admit`)."""
+        with self._lock:
+            if self.has_failed:
+                raise LaneFailed("the lanes have failed; this process is to be restarted")
+            try:
+                self._admission.admit(order.ticket, time.monotonic())
+            except (Overloaded, Expired) as refusal:
+                self.counters["requests_overloaded" if isinstance(refusal, Overloaded) else "requests_expired"] += 1
+                raise
+            self._orders.add(order)
+            woken = [self._idle.pop() for _ in range(min(len(self._idle), len(order.ticket.items)))]
+        for lane in woken:
+            lane.wake()
+
+    def drop(self, order: Order, counter: str) -> bool:
+        """Forget an order that nobody waits for; False when its answer was already on its way."""
+        with self._lock:
+            return self._close(order, counter)
+
+    def fail_all(self, error: Exception, counter: str = "requests_failed") -> int:
+        """End all unanswered orders with an error; returns how many there were."""
+        with self._lock:
+            endings: list[Ending] = [(order, error) for order in list(self._orders) if self._close(order, counter)]
+        _tell(endings)
+        return len(endings)
+
+    def count(self, counter: str) -> None:
+        """Count one event."""
+        with self._lock:
+            self.counters[counter] += 1
+
+    def load(self) -> Load:
+        """How busy the lanes are."""
+        with self._lock:
+            scheduler = self._scheduler
+            return Load(
+                queued_tokens=scheduler.queued_tokens,
+                queued_texts=scheduler.queued_texts,
+                requests=len(self._orders),
+                running=scheduler.running,
+                predicted_wait_seconds=scheduler.wait_seconds,
+                lanes=scheduler.lanes,
+                lanes_alive=sum(lane.thread.is_alive() for lane in self._lanes),
+                counters=dict(self.counters),
+            )
+
+    def _serve(self, lane: Lane) -> None:
+        """What a lane's thread does, until it is told to stop or was given up."""
+        try:
+            while self._step(lane):
+                pass
+        except Exception:
+            logger.exception("a lane broke; the watchdog replaces it")
+
+    def _step(self, lane: Lane) -> bool:
+        while (call := self._next(lane)) is None:
+            if self._is_over(lane):
+                return False
+            lane.sleep()
+        self._gather(call)
+        outcome = perform(call)
+        if not outcome.has_answer and self._num_failures + len(call.items) >= FAILURES_BEFORE_PROBE:
+            outcome.is_broken = not call.served.still_works()
+        return self._finish(lane, call, outcome)
+
+    def _is_over(self, lane: Lane) -> bool:
+        return self._stop.is_set() or lane.is_given_up or self.has_failed
+
+    def _next(self, lane: Lane) -> Call | None:
+        """The next call, or None after the lane was put among the idle ones."""
+        with self._lock:
+            if self._is_over(lane):
+                return None
+            now = time.monotonic()
+            item, expired = self._scheduler.take(now)
+            endings = self._expire(expired)
+            if item is None:
+                self._idle.append(lane)
+            else:
+                order = item.ticket.owner
+                order.started = order.started or now
+                limit = stall_limit(self._stall_seconds, item.seconds)
+                lane.call = Call(order.served, order.tasks, [item], now, limit)
+            call = lane.call
+        _tell(endings)
+        return call
+
+    def _expire(self, tickets: list[Ticket]) -> list[Ending]:
+        error = Expired("the deadline could no longer be met")
+        orders = [ticket.owner for ticket in tickets]
+        return [(order, error) for order in orders if order and self._close(order, "requests_expired")]
+
+    def _gather(self, call: Call) -> None:
+        """Let waiting texts join a call, where that saves time; only then are lengths needed beforehand."""
+        if not call.served.costs.merges or self._scheduler.max_rows == 1:
+            return
+        (first,) = call.items
+        with self._lock:
+            waiting = self._scheduler.waiting(first)
+        if not waiting:
+            return
+        try:
+            exact = [(item, len(tokenise(call.served, item))) for item in (first, *waiting)]
+        except Exception:
+            logger.exception("a text could not be tokenised; the call goes on without company")
+            return
+        with self._lock:
+            for item, tokens in exact:
+                self._scheduler.set_tokens(item, tokens)
+            now = time.monotonic()
+            num_idle = sum(lane.call is None for lane in self._lanes)
+            call.items = self._scheduler.merge(first, waiting, now, idle_lanes=num_idle)
+            call.limit_seconds = stall_limit(self._stall_seconds, sum(item.seconds for item in call.items))
+            for order in (item.ticket.owner for item in call.items[1:]):
+                order.started = order.started or now
+
+    def _finish(self, lane: Lane, call: Call, outcome: Outcome) -> bool:
+        with self._lock:
+            if lane.is_given_up:
+                return False
+            lane.call = None
+            lane_seconds = None if outcome.kinds else time.monotonic() - call.started
+            self._scheduler.finish(call.items, lane_seconds)
+            self._count_call(call, outcome)
+            self.has_failed = self.has_failed or outcome.is_broken
+            endings = self._collect(call, outcome)
+        _tell(endings)
+        if self.has_failed:
+            self.fail_all(LaneFailed("the model fails on every text"))
+        return not self.has_failed
+
+    def _count_call(self, call: Call, outcome: Outcome) -> None:
+        counters = self.counters
+        counters["calls"] += 1
+        counters["calls_merged"] += len(call.items) > 1
+        for kind in outcome.kinds:
+            counters[kind] += 1
+        self._num_failures += len(call.items)
+        if outcome.has_answer:
+            self._num_losses = 0
+        if outcome.has_answer or self._num_failures >= FAILURES_BEFORE_PROBE:
+            self._num_failures = 0
+
+    def _collect(self, call: Call, outcome: Outcome) -> list[Ending]:
+        """Hand each text's rows to its order; returns the orders that this ends."""
+        endings: list[Ending] = []
+        share = outcome.seconds / len(call.items)
+        for item, rows in zip(call.items, outcome.rows, strict=True):
+            order: Order | None = item.ticket.owner
+            if isinstance(rows, LaneFailed):
+                if order is not None and self._close(order, "requests_failed"):
+                    endings.append((order, rows))
+                continue
+            self.counters["texts_run"] += 1
+            self.counters["tokens_run"] += len(item.encoding)
+            call.served.estimator.correct(item.text, len(item.encoding))
+            if order is not None:
+                order.put(item, rows, share)
+                if order.num_left == 0 and self._close(order, "requests_answered"):
+                    endings.append((order, order.answered()))
+        return endings
+
+    def _close(self, order: Order, counter: str) -> bool:
+        if order.is_settled:
+            return False
+        self._scheduler.drop(order.ticket)
+        order.release()
+        self._orders.discard(order)
+        self.counters[counter] += 1
+        return True
+
+    def _hire(self) -> None:
+        self._num_lanes_made += 1
+        self._lanes.append(Lane(self._num_lanes_made, self._serve))
+
+    def _watch(self, watch_seconds: float) -> None:
+        while not self._stop.wait(watch_seconds) and not self.has_failed:
+            with self._lock:
+                now = time.monotonic()
+                lost = [lane for lane in self._lanes if lane.is_lost(now)]
+                endings = [ending for lane in lost for ending in self._replace(lane)]
+            _tell(endings)
+            if self.has_failed:
+                self.fail_all(LaneFailed("too many lanes hang in the model"))
+
+    def _replace(self, lane: Lane) -> list[Ending]:
+        """Give a lane up: its requests fail, and a new thread takes its place, unless too many were lost."""
+        lane.is_given_up = True
+        self._lanes.remove(lane)
+        self._idle = [other for other in self._idle if other is not lane]
+        is_hung = lane.thread.is_alive()
+        self._hung = [other for other in (*self._hung, lane) if other.thread.is_alive()]
+        self._num_losses += 1
+        self.counters["lanes_replaced"] += 1
+        self.counters["lane_hangs"] += is_hung
+        logger.error("a lane %s and is replaced", "hangs in the model" if is_hung else "ended")
+        items = lane.call.items if lane.call else []
+        self._scheduler.finish(items)
+        error = LaneFailed("the model did not come back in time" if is_hung else "the lane ended")
+        orders = [item.ticket.owner for item in items]
+        endings: list[Ending] = [(order, error) for order in orders if order and self._close(order, "requests_failed")]
+        num_lanes = self._scheduler.lanes
+        if len(self._hung) > num_lanes or self._num_losses > LOSSES_PER_LANE * num_lanes:
+            self.has_failed = True
+        else:
+            self._hire()
+        return endings
+
+
+def _tell(endings: list[Ending]) -> None:
+    """One wake-up of the event loop per finished order."""
+    for order, ending in endings:
+        try:
+            order.loop.call_soon_threadsafe(_resolve, order.future, ending)
+        except RuntimeError:  # the loop has ended, and with it whoever waited
+            logger.debug("an answer came after its event loop had ended")
+
+
+def _resolve(future: asyncio.Future[Answered], ending: Answered | Exception) -> None:
+    if future.done():
+        return
+    if isinstance(ending, Exception):
+        future.set_exception(ending)
+    else:
+        future.set_result(ending)

@@ -1,0 +1,173 @@
+"""The engine that serves: requests come in on the event loop, are computed in lanes, and go back to the loop.
+
+A request costs two thread hops: the event loop wakes a lane that is idle (a busy one needs no waking), and the
+lane hands the answer back. The lane tokenises the text itself just before it runs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Literal
+
+import msgspec
+
+from serving.bundle import Bundle
+from serving.engine.contract import Answered, Expired, Load, NotReady, State, Work
+from serving.engine.crew import Crew
+from serving.engine.orders import Order, nothing_asked
+from serving.engine.schedule import Scheduler
+from serving.engine.served import Served
+from serving.errors import UserError
+
+
+class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How an engine computes.
+
+    Attributes:
+        lanes: calls of the model at the same time, each on a thread of its own.
+        threads: that one call computes with; the session has them already, this is for the record.
+        queue_tokens: tokens that may wait; what comes beyond is refused.
+        batch: auto (texts share a call where that saves time), or how many may share one at most; 1 for never.
+        batch_tokens: rows times longest of a shared call, at most.
+        stall_seconds: a call hangs after this many seconds, unless its predicted duration asks for more.
+    """
+
+    lanes: int = 1
+    threads: int = 1
+    queue_tokens: int = 65_536
+    batch: Literal["auto"] | int = "auto"
+    batch_tokens: int = 4096
+    stall_seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        """UserError for figures that no engine can work with."""
+        for name in ("lanes", "threads", "queue_tokens", "batch_tokens"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; give a number of at least 1")
+        if self.batch != "auto" and self.batch < 1:
+            raise UserError(f"batch is {self.batch}; give 'auto', or the number of texts that may share a call")
+        if not self.stall_seconds > 0:
+            raise UserError(f"stall_seconds is {self.stall_seconds}; give seconds above 0")
+
+    @property
+    def max_rows(self) -> int | None:
+        """Texts per call that were asked for; None for auto."""
+        return None if self.batch == "auto" else self.batch
+
+
+class LaneEngine:
+    """Answers requests with a bundle in lanes; every method but `start` and `close` is for the event loop."""
+
+    def __init__(self, bundle: Bundle, settings: EngineSettings | None = None) -> None:
+        """Start nothing yet."""
+        settings = settings or EngineSettings()
+        rows = {} if settings.max_rows is None else {"max_rows": settings.max_rows}
+        scheduler = Scheduler(settings.lanes, batch_tokens=settings.batch_tokens, **rows)
+        self.settings = settings
+        self._crew = Crew(scheduler, settings.queue_tokens, settings.stall_seconds)
+        self._first_bundle: Bundle | None = bundle
+        self._served: Served | None = None
+        self._state: State = "starting"
+        self._num_waiting = 0
+        self._quiet: asyncio.Event | None = None
+
+    @property
+    def bundle(self) -> Bundle:
+        """The one that new work goes to."""
+        bundle = self._first_bundle if self._served is None else self._served.bundle
+        if bundle is None:
+            raise NotReady("the engine has no bundle yet")
+        return bundle
+
+    @property
+    def state(self) -> State:
+        """See `serving.engine.contract.Engine`."""
+        return "failed" if self._crew.has_failed else self._state
+
+    def start(self) -> None:
+        """Warm up, fit the cost model, and start the lanes; blocks for about half a second.
+
+        Raises:
+            UserError: several texts per call were asked for, and this artifact must not.
+            BundleError: the model does not answer.
+        """
+        self._served = Served.prepare(self.bundle, self.settings.max_rows)
+        self._first_bundle = None
+        self._crew.start()
+        self._state = "ready"
+
+    async def answer(self, work: Work) -> Answered:
+        """See `serving.engine.contract.Engine`."""
+        served = self._ready()
+        model = served.bundle.model
+        tasks = model.choose_tasks(work.tasks)
+        model.encoder.check(work.texts)
+        if not work.texts:
+            return nothing_asked(work, served, tasks)
+        order = Order(work, served, tasks, time.monotonic())
+        self._crew.submit(order)
+        timer = order.loop.call_later(max(0.0, work.deadline - order.admitted), self._expire, order)
+        self._num_waiting += 1
+        try:
+            return await order.future
+        finally:
+            timer.cancel()
+            if not order.is_settled:
+                self._crew.drop(order, "requests_cancelled")
+            self._num_waiting -= 1
+            if self._quiet is not None and self._num_waiting == 0:
+                self._quiet.set()
+
+    def load(self) -> Load:
+        """See `serving.engine.contract.Engine`."""
+        return self._crew.load()
+
+    async def drain(self, grace: float) -> int:
+        """Take no more work, and wait until all that was taken is answered.
+
+        Args:
+            grace: seconds to wait; what is then unanswered ends with NotReady.
+
+        Returns:
+            How many requests ended so.
+        """
+        self._state = "draining"
+        if self._num_waiting:
+            self._quiet = asyncio.Event()
+            try:
+                await asyncio.wait_for(self._quiet.wait(), grace)
+            except TimeoutError:
+                return self._crew.fail_all(NotReady("the engine stopped before it came to this request"))
+        return 0
+
+    async def swap(self, new_bundle: Bundle) -> None:
+        """Warm another bundle up beside the running one, then give it all new work.
+
+        Work that was admitted before ends on the old bundle, which is freed with its last answer.
+
+        Raises:
+            NotReady: the engine is starting, draining or failed.
+            UserError, BundleError: as of `start`; the old bundle stays.
+        """
+        self._ready()
+        served = await asyncio.to_thread(Served.prepare, new_bundle, self.settings.max_rows)
+        self._ready()
+        self._served = served
+        self._crew.count("swaps")
+
+    def close(self) -> None:
+        """End the threads; unanswered requests end with NotReady."""
+        self._state = "draining"
+        self._crew.fail_all(NotReady("the engine was closed"))
+        self._crew.stop()
+
+    def _ready(self) -> Served:
+        if self.state in ("starting", "draining") or self._served is None:
+            raise NotReady(f"the engine is {self.state}")
+        return self._served
+
+    def _expire(self, order: Order) -> None:
+        """The deadline has come: whoever waits is told so, whatever the lane does."""
+        if self._crew.drop(order, "requests_expired") and not order.future.done():
+            order.future.set_exception(Expired("the deadline passed before there was an answer"))

@@ -1,0 +1,101 @@
+"""A request on its way through the engine: what it asked, what it has so far, and who waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.engine.contract import Answered, Work
+from serving.engine.served import Served
+from serving.engine.tickets import Item, Ticket
+from serving.manifest import TaskSpec
+from serving.tokenise import Encoding
+
+Rows = Sequence[NDArray[np.float32]]
+"""Per task, [1, outputs]: what a call said about one text."""
+
+
+class Order:
+    """One admitted request. All fields are guarded by the engine's lock, but for the future, which is the loop's."""
+
+    __slots__ = (
+        "admitted",
+        "encodings",
+        "future",
+        "is_settled",
+        "loop",
+        "num_left",
+        "rows",
+        "run_seconds",
+        "served",
+        "started",
+        "tasks",
+        "ticket",
+        "tokenise_seconds",
+        "work",
+    )
+
+    def __init__(self, work: Work, served: Served, tasks: tuple[TaskSpec, ...], admitted: float) -> None:
+        """Take a request in; its ticket has estimated lengths.
+
+        Args:
+            work: checked.
+            served: the bundle that answers it, whatever is swapped in later.
+            tasks: the wanted ones.
+            admitted: `time.monotonic()` seconds.
+        """
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Answered] = self.loop.create_future()
+        self.work, self.served, self.tasks, self.admitted = work, served, tasks, admitted
+        lengths = [served.estimator.estimate(text) for text in work.texts]
+        self.ticket = Ticket.of(lengths, work.deadline, (id(served), tasks), served.costs)
+        self.ticket.owner = self
+        for item, text in zip(self.ticket.items, work.texts, strict=True):
+            item.text = text
+        self.num_left = len(lengths)
+        self.rows: list[Rows | None] = [None] * self.num_left
+        self.encodings: list[Encoding | None] = [None] * self.num_left
+        self.is_settled = False
+        self.started: float | None = None
+        self.tokenise_seconds = self.run_seconds = 0.0
+
+    def put(self, item: Item, rows: Rows, seconds: float) -> None:
+        """Keep what a call said about one text, and its share of the call's seconds."""
+        self.rows[item.index] = rows
+        self.encodings[item.index] = item.encoding
+        self.num_left -= 1
+        self.tokenise_seconds += item.tokenise_seconds
+        self.run_seconds += seconds
+
+    def release(self) -> None:
+        """Break the circles of references, so that a bundle is freed with its last answer."""
+        self.is_settled = True
+        self.ticket.owner = None
+        self.ticket.items.clear()
+
+    def answered(self) -> Answered:
+        """The whole answer, once every text has its rows."""
+        rows = [row for row in self.rows if row is not None]
+        encodings = [encoding for encoding in self.encodings if encoding is not None]
+        logits = {
+            task.name: rows[0][column] if len(rows) == 1 else np.concatenate([row[column] for row in rows])
+            for column, task in enumerate(self.tasks)
+        }
+        return Answered(
+            logits=logits,
+            truncated=[encoding.was_truncated for encoding in encodings],
+            tokens=[len(encoding) for encoding in encodings],
+            queue_seconds=(self.started or self.admitted) - self.admitted,
+            tokenise_seconds=self.tokenise_seconds,
+            run_seconds=self.run_seconds,
+            bundle=self.served.bundle,
+        )
+
+
+def nothing_asked(work: Work, served: Served, tasks: tuple[TaskSpec, ...]) -> Answered:
+    """The answer to a request without texts."""
+    logits = {task.name: np.empty((0, task.num_outputs), dtype=np.float32) for task in tasks}
+    return Answered(logits, [], [], 0.0, 0.0, 0.0, served.bundle)

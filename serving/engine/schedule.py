@@ -1,0 +1,237 @@
+"""Which text runs next: earliest deadline first, with a fair share for small requests. Pure; the caller has the clock.
+
+A request's texts wait one by one. The texts of small requests stand in one queue, those of large batches in
+another; each queue is ordered by deadline, and while both have work they take turns by lane time, three parts to
+one. So a large batch cannot hold up single texts, and single texts cannot starve it. Texts share a call only
+where the cost model says that this saves time, and nothing ever waits for company.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from heapq import heapify, heappop, heappush
+from operator import itemgetter
+
+from serving.engine.ledger import Ledger
+from serving.engine.tickets import Item, Ticket
+
+LARGE_SHARE = 0.25
+"""Of the lanes' time, for large requests while small ones wait too; the small ones have the rest."""
+
+MEMORY_SECONDS = 0.5
+"""How far back small requests' use of the lanes counts, when a large one is promised its time."""
+
+MERGE_WINDOW = 32
+"""Waiting texts that are looked at for company."""
+
+
+class _Queue:
+    """Items of one class by deadline; dropped ones stay until they come up or outnumber the others."""
+
+    def __init__(self) -> None:
+        self.heap: list[tuple[float, int, Item]] = []
+        self.ledger = Ledger()
+        self.num_items = 0
+        self._number = 0
+
+    def push(self, item: Item) -> None:
+        self._number += 1
+        heappush(self.heap, (item.ticket.deadline, self._number, item))
+        self.ledger.add(item.ticket.deadline, item.seconds)
+        self.num_items += 1
+
+    def pop(self) -> Item:
+        """The earliest item; there must be one."""
+        while True:
+            item = heappop(self.heap)[2]
+            if item.is_queued:
+                return item
+
+    def forget(self, item: Item) -> None:
+        """Count an item out that was taken or dropped."""
+        self.ledger.remove(item.ticket.deadline, item.seconds)
+        self.num_items -= 1
+        if len(self.heap) > 2 * self.num_items + 64:
+            self.heap = [entry for entry in self.heap if entry[2].is_queued]
+            heapify(self.heap)
+
+
+class Scheduler:
+    """The waiting texts, and the order in which lanes get them."""
+
+    def __init__(self, lanes: int, *, batch_tokens: int = 4096, max_rows: int = 64) -> None:
+        """Start empty.
+
+        Args:
+            lanes: calls that run at the same time.
+            batch_tokens: rows times longest of a shared call, at most; a longer text runs alone.
+            max_rows: texts of a shared call, at most.
+        """
+        self.lanes = lanes
+        self.batch_tokens = batch_tokens
+        self.max_rows = max_rows
+        self.pace = 1.0
+        self.queued_tokens = 0
+        self.running = 0
+        self.running_seconds = 0.0
+        self._small, self._large = _Queue(), _Queue()
+        self._lead = 0.0  # by how much small work is ahead of its share, since both queues had work
+        self._used_seconds = self._used_at = 0.0
+
+    @property
+    def queued_texts(self) -> int:
+        """Texts that wait for a lane."""
+        return self._small.num_items + self._large.num_items
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long new work waits when all that waits now comes first."""
+        owed = self._small.ledger.total + self._large.ledger.total
+        return (owed + self.running_seconds) * self.pace / self.lanes
+
+    def lateness(self, ticket: Ticket, now: float, caution: float = 1.0) -> float:
+        """By how many seconds the worst deadline would be missed if the ticket were added; <= 0 for none.
+
+        Small requests are promised their share of the lanes even while no large one is there, so that one that
+        comes breaks no promise. Large ones are promised what small ones have left over lately, or their share.
+
+        Args:
+            ticket: not yet added.
+            now: the time.
+            caution: factor on all predicted durations.
+        """
+        unit = self.pace * caution
+        is_small = ticket.items[0].is_small
+        share = 1 - LARGE_SHARE if is_small else max(LARGE_SHARE, 1 - self._small_use(now) - self._small_backlog())
+        speed = self.lanes * share / unit
+        alone = ticket.longest_seconds * max(unit - 1 / speed, 0.0)  # one text never runs on two lanes
+        start = now + self.running_seconds * unit / self.lanes + alone
+        seconds = sum(item.seconds for item in ticket.items)
+        return self._queue(is_small).ledger.excess(ticket.deadline, seconds, start=start, speed=speed)
+
+    def add(self, ticket: Ticket) -> None:
+        """Let all texts of a ticket wait."""
+        for item in ticket.items:
+            item.is_queued = True
+            self._queue(item.is_small).push(item)
+            self.queued_tokens += item.tokens
+            ticket.owed_seconds += item.seconds
+        ticket.num_waiting = len(ticket.items)
+
+    def take(self, now: float) -> tuple[Item | None, list[Ticket]]:
+        """The text to run next, and the tickets found on the way that can no longer be answered in time.
+
+        A ticket is given up before its deadline only in favour of other work that waits.
+        """
+        expired = []
+        while (queue := self._next_queue()) is not None:
+            item = queue.pop()
+            if self._is_doomed(item.ticket, now):
+                self.drop(item.ticket)
+                expired.append(item.ticket)
+                continue
+            self._start(item, now)
+            return item, expired
+        return None, expired
+
+    def waiting(self, item: Item) -> list[Item]:
+        """The texts that might share a call with an item, earliest deadline first; they keep their places."""
+        tops = self._small.heap[:MERGE_WINDOW] + self._large.heap[:MERGE_WINDOW]  # nearly the earliest of each
+        others = [other for _, _, other in sorted(tops, key=itemgetter(0))[:MERGE_WINDOW]]
+        return [other for other in others if other.is_queued and other.ticket.group == item.ticket.group]
+
+    def merge(self, item: Item, candidates: Iterable[Item], now: float, *, idle_lanes: int = 0) -> list[Item]:
+        """Take company for an item from its candidates, where sharing a call saves time.
+
+        Args:
+            item: the one that was taken; its length is exact.
+            candidates: from `waiting`; those that were taken since are passed over.
+            now: the time.
+            idle_lanes: texts to leave for lanes that have nothing to do.
+
+        Returns:
+            The items of the call, the first one foremost.
+        """
+        chosen, costs, longest = [item], item.ticket.costs, item.tokens
+        first_deadline = item.ticket.deadline
+        for other in candidates:
+            if len(chosen) >= self.max_rows or self.queued_texts <= idle_lanes:
+                break
+            widest = max(longest, other.tokens)
+            if not other.is_queued or (len(chosen) + 1) * widest > self.batch_tokens:
+                continue
+            together = costs.seconds(len(chosen) + 1, widest) * self.pace
+            if costs.gains((len(chosen), longest), other.tokens) and now + together <= first_deadline:
+                self._start(other, now)
+                chosen.append(other)
+                longest = widest
+        return chosen
+
+    def drop(self, ticket: Ticket) -> int:
+        """Forget the texts of a ticket that wait; returns how many."""
+        waiting = [item for item in ticket.items if item.is_queued]
+        for item in waiting:
+            self._leave(item)
+        ticket.is_dropped = True
+        return len(waiting)
+
+    def finish(self, items: Sequence[Item], seconds: float | None = None) -> None:
+        """A call ended; its duration corrects the predicted ones. None: it ended in no normal way."""
+        self.running -= len(items)
+        self.running_seconds -= sum(item.seconds for item in items)
+        if self.running == 0:
+            self.running_seconds = 0.0
+        if seconds is not None:
+            expected = items[0].ticket.costs.seconds(len(items), max(item.tokens for item in items))
+            ratio = min(max(seconds / expected, self.pace / 4), self.pace * 4)  # one hiccup is no trend
+            self.pace = min(max(self.pace + 0.05 * (ratio - self.pace), 0.1), 50.0)
+
+    def set_tokens(self, item: Item, tokens: int) -> None:
+        """Replace an item's estimated length by the exact one."""
+        if item.is_queued:
+            self.queued_tokens += tokens - item.tokens
+        item.tokens = tokens
+
+    def _queue(self, is_small: bool) -> _Queue:
+        return self._small if is_small else self._large
+
+    def _small_use(self, now: float) -> float:
+        """The share of the lanes' time that small requests took lately."""
+        self._used_seconds *= math.exp(min(self._used_at - now, 0.0) / MEMORY_SECONDS)
+        self._used_at = now
+        return self._used_seconds / (MEMORY_SECONDS * self.lanes)
+
+    def _next_queue(self) -> _Queue | None:
+        if self._small.num_items and self._large.num_items:
+            return self._small if self._lead <= 0 else self._large
+        self._lead = 0.0
+        return self._small if self._small.num_items else self._large if self._large.num_items else None
+
+    def _is_doomed(self, ticket: Ticket, now: float) -> bool:
+        if ticket.deadline <= now:
+            return True
+        finish = now + max(ticket.owed_seconds / self.lanes, ticket.longest_seconds) * self.pace
+        return self.queued_texts > ticket.num_waiting and finish > ticket.deadline
+
+    def _small_backlog(self) -> float:
+        """The share of the lanes' time that waiting small requests will take soon."""
+        return self._small.ledger.total * self.pace / (MEMORY_SECONDS * self.lanes)
+
+    def _start(self, item: Item, now: float) -> None:
+        if item.is_small:
+            self._small_use(now)
+            self._used_seconds += item.seconds * self.pace
+            self._lead += item.seconds * LARGE_SHARE
+        else:
+            self._lead -= item.seconds * (1 - LARGE_SHARE)
+        self._leave(item)
+        self.running += 1
+        self.running_seconds += item.seconds
+
+    def _leave(self, item: Item) -> None:
+        item.is_queued = False
+        item.ticket.num_waiting -= 1
+        item.ticket.owed_seconds -= item.seconds
+        self.queued_tokens -= item.tokens
+        self._queue(item.is_small).forget(item)

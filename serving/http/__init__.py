@@ -1,0 +1,1 @@
+"""The server's HTTP face: a plain ASGI application over an engine, its protocols, limits, keys, metrics and page."""

@@ -1,0 +1,95 @@
+"""From a decoded request to the engine's answer: limits, deadline, the key's allowance, timing and version headers."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from serving.bundle import Bundle
+from serving.engine.contract import Answered, Engine, Work
+from serving.http.errors import Header
+from serving.http.keys import KeyRing
+from serving.http.limits import DEADLINE_HEADER, check_texts, deadline_seconds
+from serving.http.metrics import Metrics
+from serving.http.protocol import ModelInfo
+from serving.http.request import Request
+
+if TYPE_CHECKING:
+    from serving.operations.settings import ServerSettings
+
+Texts = tuple[tuple[str, ...], ...]
+_VISIBLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+
+
+class Answering:
+    """Hands texts to the engine on behalf of every protocol."""
+
+    def __init__(self, engine: Engine, settings: ServerSettings, metrics: Metrics, keys: KeyRing) -> None:
+        """Join what a request passes on its way."""
+        self.engine = engine
+        self.settings = settings
+        self.limits = settings.limits
+        self._metrics = metrics
+        self._keys = keys
+        self._known: tuple[Bundle | None, ModelInfo, tuple[Header, ...]] = (None, ModelInfo("", "", ""), ())
+
+    async def answer(
+        self, request: Request, texts: Texts, tasks: tuple[str, ...] | None, timeout_seconds: float | None = None
+    ) -> Answered:
+        """Answer texts within the request's deadline.
+
+        Args:
+            request: whose key pays and whose headers name the deadline.
+            texts: each of 1 or 2 parts.
+            tasks: to answer; None for all.
+            timeout_seconds: a deadline that the body asked for; the header comes first.
+
+        Raises:
+            HttpError: 400 for a bad deadline, 401 and 429 of the key, 413 for too many or too long texts.
+            Exception: what `Engine.answer` raises.
+        """
+        limits, settings = self.limits, self.settings
+        check_texts(texts, limits.texts, limits.characters)
+        request.texts = len(texts)
+        if settings.log_texts:
+            request.log_texts = texts
+        seconds = deadline_seconds(
+            request.headers.get(DEADLINE_HEADER), settings.default_deadline_ms, settings.max_deadline_ms
+        )
+        if timeout_seconds is not None and DEADLINE_HEADER not in request.headers:
+            seconds = min(timeout_seconds, settings.max_deadline_ms / 1000)
+        with self._keys.spend(request, texts):
+            answered = await self.engine.answer(Work(texts, tasks, request.started + seconds))
+            request.tokens = sum(answered.tokens)
+        self._metrics.answered(answered, request.tokens)
+        return answered
+
+    def model(self, bundle: Bundle) -> ModelInfo:
+        """Name, version and precision of a bundle."""
+        return self._facts(bundle)[1]
+
+    def headers(self, request: Request, answered: Answered) -> tuple[Header, ...]:
+        """`server-timing` (milliseconds) and the model's name, version and precision."""
+        total = time.monotonic() - request.started
+        timing = (
+            f"queue;dur={answered.queue_seconds * 1e3:.3f}, tokenise;dur={answered.tokenise_seconds * 1e3:.3f}, "
+            f"run;dur={answered.run_seconds * 1e3:.3f}, total;dur={total * 1e3:.3f}"
+        )
+        return ((b"server-timing", timing.encode()), *self._facts(answered.bundle)[2])
+
+    def _facts(self, bundle: Bundle) -> tuple[Bundle | None, ModelInfo, tuple[Header, ...]]:
+        if self._known[0] is not bundle:
+            model = ModelInfo(bundle.manifest.name, bundle.manifest.version, bundle.artifact.precision)
+            headers = (
+                (b"x-model-name", _in_header(model.name)),
+                (b"x-model-version", _in_header(model.version)),
+                (b"x-model-precision", _in_header(model.precision)),
+            )
+            self._known = (bundle, model, headers)
+        return self._known
+
+
+def _in_header(value: str) -> bytes:
+    """A value that fits into a header: what is not visible ASCII is percent-encoded as UTF-8."""
+    return quote(value, safe=_VISIBLE).encode()

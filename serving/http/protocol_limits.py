@@ -1,0 +1,253 @@
+"""uvicorn's HTTP protocol with what it lacks: time limits, size of the head, number of connections, and a word to
+the application when a client leaves.
+
+Everything is watched by one sweep over all connections, some times a second; a request itself sets no timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import httptools
+import msgspec
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+if TYPE_CHECKING:
+    from serving.operations.settings import Limits
+
+TASK = "compressor.task"
+"""Key of `scope["state"]` under which the application puts the task that answers a request."""
+REASON = "compressor.reason"
+"""Key under which the protocol tells why it cancels that task."""
+REQUEST_TIMEOUT = "request_timeout"
+CLIENT_LEFT = "client_left"
+
+MAX_HEAD_BYTES = 65_536
+WIRE_FACTOR = 8
+"""Chunked bodies carry their chunk sizes: so many bytes on the wire per byte of body are enough for anyone."""
+MAX_PIPELINED = 64
+SWEEP_SECONDS = 0.25
+REFUSED_SECONDS = 1.0
+"""How long a connection too many may be silent before it is closed."""
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+_REASONS = {
+    400: ("Bad Request", "invalid_http", "this is no HTTP request"),
+    408: ("Request Timeout", REQUEST_TIMEOUT, "the request did not arrive in time"),
+    429: ("Too Many Requests", "too_many_connections", "the server has no connection left; try again"),
+    431: ("Request Header Fields Too Large", "too_large", f"the request's head is larger than {MAX_HEAD_BYTES} bytes"),
+}
+
+
+def protocol_class(limits: Limits) -> type[asyncio.Protocol]:
+    """The protocol class of one server, for uvicorn's `http` setting."""
+    return type("LimitedProtocol", (LimitedProtocol,), {"limits": limits, "sweep": None})
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """One connection.
+
+    Attributes:
+        limits: of the server.
+        sweep: the next look at all connections of the server; None while there are none.
+    """
+
+    limits: ClassVar[Limits]
+    sweep: ClassVar[asyncio.TimerHandle | None]
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to watch; one connection too many is told so as soon as it speaks."""
+        super().connection_made(transport)
+        self._open: deque[RequestResponseCycle] = deque()
+        self._answers = AnswerTransport(transport)
+        self._since: float | None = self.loop.time()
+        self._blocked_since: float | None = None
+        self._in_head = False
+        self._in_body = False
+        self._num_bytes = 0
+        self._is_refused = len(self.connections) > self.limits.connections
+        kind = type(self)
+        if kind.sweep is None:
+            kind.sweep = self.loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Cancel what nobody waits for."""
+        super().connection_lost(exc)
+        for cycle in self._open:
+            cycle.disconnected = True
+            _cancel(cycle, CLIENT_LEFT)
+        self._open.clear()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, within the limits."""
+        if self._is_refused:
+            self._refuse(429)
+            return
+        self._num_bytes += len(data)
+        if self._since is None and not self._open:
+            self._since = self.loop.time()
+        self._unset_keepalive_if_required()
+        if not self._in_body and b"pgrade:" in data:
+            data = _without_upgrade(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            return  # the request was answered as HTTP/1.1; what follows it is of another protocol
+        except httptools.HttpParserError:
+            self._refuse(400)
+        if self._num_bytes > MAX_HEAD_BYTES:
+            self._check_size()
+
+    def on_message_begin(self) -> None:
+        """A request begins: its time and its bytes are counted from here."""
+        super().on_message_begin()
+        self._since = self.loop.time()
+        self._in_head = True
+        self._num_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        """The head is complete: the application takes over."""
+        if len(self._open) >= MAX_PIPELINED:
+            self.transport.abort()
+            return
+        super().on_headers_complete()
+        self._in_head = False
+        self._in_body = True
+        self.cycle.transport = self._answers
+        self._open.append(self.cycle)
+
+    def on_message_complete(self) -> None:
+        """The request is complete: from now on the time is ours."""
+        super().on_message_complete()
+        self._since = None
+        self._in_head = False
+        self._in_body = False
+
+    def on_response_complete(self) -> None:
+        """Answers leave in the order of the requests."""
+        self._answers.flush()
+        if self._open:
+            self._open.popleft()
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        super().pause_writing()
+        self._blocked_since = self.loop.time()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        super().resume_writing()
+        self._blocked_since = None
+
+    def _check_size(self) -> None:
+        if self._in_head:
+            self._refuse(431)
+        elif self._since is not None and self._num_bytes > MAX_HEAD_BYTES + WIRE_FACTOR * self.limits.body_bytes:
+            self.transport.abort()
+
+    def _refuse(self, status: int) -> None:
+        """Answer and close, without the application; where the next answer is another request's, only close."""
+        if self.transport.is_closing():
+            return
+        is_next = len(self._open) == 1 and self._in_body and not self._open[0].response_started
+        if is_next or not self._open:
+            self.transport.write(_refusal(status))
+        self.transport.close()
+
+    def _sweep(self) -> None:
+        kind = type(self)
+        kind.sweep = None
+        if self.connections:
+            kind.sweep = self.loop.call_later(SWEEP_SECONDS, self._sweep)
+        now = self.loop.time()
+        for connection in list(self.connections):
+            if isinstance(connection, kind):
+                connection._check_time(now)
+
+    def _check_time(self, now: float) -> None:
+        limit = self.limits.header_seconds
+        if self._blocked_since is not None and now - self._blocked_since > limit:
+            self.transport.abort()
+        if self._since is None:
+            return
+        if len(self._open) > int(self._in_body):
+            self._since = now  # an earlier request is being answered: it is not to be lost for this one
+        elif now - self._since > (REFUSED_SECONDS if self._is_refused else limit):
+            self._since = None
+            self._time_out()
+
+    def _time_out(self) -> None:
+        if self._in_head:
+            self._refuse(408)
+        elif not (self._open and _cancel(self._open[-1], REQUEST_TIMEOUT)):
+            self.transport.abort()  # nothing has begun, or its answer is already on the way
+
+
+class AnswerTransport(asyncio.Transport):
+    """Joins an answer's head with its body: one call of the kernel, and one packet, instead of two."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        """Write to `transport`."""
+        super().__init__()
+        self._transport = transport
+        self._head: bytes | None = None
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Keep a head until something follows it; `100 Continue` is none."""
+        held, self._head = self._head, None
+        if held is not None:
+            self._transport.write(held + bytes(data))
+        elif isinstance(data, bytes) and data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 100"):
+            self._head = data
+        else:
+            self._transport.write(data)
+
+    def flush(self) -> None:
+        """Write a head that nothing follows (the answer of HEAD)."""
+        held, self._head = self._head, None
+        if held is not None:
+            self._transport.write(held)
+
+    def close(self) -> None:
+        """Close after what was written."""
+        self.flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Whether it is closing or closed."""
+        return self._transport.is_closing()
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """Rename an upgrade header: nothing is offered here, and the parser would skip the request's body for it."""
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\nignored:", head) + end + rest
+
+
+def _cancel(cycle: RequestResponseCycle, reason: str) -> bool:
+    """Cancel the task that answers a request, if it has begun."""
+    state: dict[str, Any] = cycle.scope.get("state", {})
+    task = state.get(TASK)
+    if task is None or task.done():
+        return False
+    state[REASON] = reason
+    task.cancel()
+    return True
+
+
+def _refusal(status: int) -> bytes:
+    phrase, code, message = _REASONS[status]
+    body = msgspec.json.encode({"error": {"code": code, "message": message}})
+    retry = b"retry-after: 1\r\n" if status == 429 else b""
+    return (
+        f"HTTP/1.1 {status} {phrase}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n".encode()
+        + retry
+        + b"connection: close\r\n\r\n"
+        + body
+    )
+
+
+__all__ = ["CLIENT_LEFT", "REASON", "REQUEST_TIMEOUT", "TASK", "LimitedProtocol", "protocol_class"]

@@ -1,0 +1,252 @@
+"""The engine when something fails: every request ends in time, once, and costs no other request its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serving.engine.contract import Answered, Expired, LaneFailed, Overloaded, Work
+from serving.engine.engine import LaneEngine
+
+WORDS = ("refund", "broken", "thanks", "please", "unheard")
+PATIENCE = 30.0
+SLACK_SECONDS = 0.1
+Make = Callable[..., LaneEngine]
+
+
+def _text(generator: random.Random) -> str:
+    return " ".join(generator.choices(WORDS, k=generator.randint(1, 12)))
+
+
+def _work(*texts: str, patience: float = PATIENCE, tasks: tuple[str, ...] | None = None) -> Work:
+    return Work(tuple((text,) for text in texts), tasks, time.monotonic() + patience)
+
+
+def _play(scene: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(scene, 60))
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def _ends(engine: LaneEngine, works: list[Work]) -> list[Any]:
+    """What each request ended with, and how late (seconds after its deadline)."""
+
+    async def one(work: Work) -> tuple[Any, float]:
+        try:
+            ending: Any = await engine.answer(work)
+        except Exception as error:  # noqa: BLE001 - the ending is what is looked at
+            ending = error
+        return ending, time.monotonic() - work.deadline
+
+    async def scene() -> list[Any]:
+        return list(await asyncio.gather(*map(one, works)))
+
+    endings: list[Any] = _play(scene())
+    return endings
+
+
+@pytest.mark.parametrize(
+    ("failure", "counter"),
+    [
+        (lambda: _raise(RuntimeError("broken")), "lane_exceptions"),
+        (lambda: _raise(MemoryError()), "lane_out_of_memory"),
+        (lambda: [np.full((1, 3), np.nan, np.float32)], "lane_not_finite"),
+        (lambda: [np.full((1, 3), np.inf, np.float32)], "lane_not_finite"),
+    ],
+    ids=["exception", "memory", "nan", "infinity"],
+)
+def test_only_the_poison_item_fails(make: Make, trouble: Any, failure: Callable[[], Any], counter: str) -> None:
+    """In a shared call one bad text takes its neighbours with it, unless they get another chance."""
+    engine = make(lanes=2)
+    thanks = engine.bundle.encode(["thanks"])[0].input_ids[1]
+    held = threading.Event()
+    held.set()
+
+    def act(input_ids: Any) -> Any:
+        held.wait(5)
+        return failure() if (input_ids == thanks).any() else None
+
+    trouble(engine.bundle, act)
+    texts = ["refund broken", "thanks broken", "please broken", "broken broken"] * 8
+    endings = _ends(engine, [_work(text, tasks=("intent",)) for text in texts])
+    for text, (ending, _) in zip(texts, endings, strict=True):
+        assert isinstance(ending, LaneFailed if "thanks" in text else Answered), ending
+    assert engine.load().counters[counter] >= 8
+    assert engine.load().counters["requests_failed"] == 8
+    assert engine.state == "ready"
+
+
+def test_a_batch_with_a_poison_text_fails_whole_and_once(make: Make) -> None:
+    """Its other texts are not computed any more for an answer that cannot be whole."""
+    engine = make("int8")
+    ((ending, _),) = _ends(engine, [_work(*["refund"] * 3, "poison", *["refund"] * 200)])
+    assert isinstance(ending, LaneFailed)
+    assert "text 3" in str(ending)
+    assert engine.load().counters["calls"] <= 6
+    assert engine.load().queued_texts == 0
+
+
+def test_a_model_that_fails_on_known_texts_is_told_to_the_liveness_probe(make: Make, trouble: Any) -> None:
+    """A GPU in an error state answers nothing ever again; only a new process helps."""
+    engine = make(lanes=2)
+    trouble(engine.bundle, lambda input_ids: _raise(RuntimeError("device lost")))
+    endings = _ends(engine, [_work("refund") for _ in range(30)])
+    assert all(isinstance(ending, LaneFailed) for ending, _ in endings)
+    assert engine.state == "failed"
+    assert isinstance(_ends(engine, [_work("refund")])[0][0], LaneFailed)
+
+
+def test_poison_from_clients_does_not_make_the_engine_fail(make: Make) -> None:
+    """Else one client could restart the server at will."""
+    engine = make(lanes=2)
+    endings = _ends(engine, [_work("poison") for _ in range(60)])
+    assert all(isinstance(ending, LaneFailed) for ending, _ in endings)
+    assert engine.state == "ready"
+    assert isinstance(_ends(engine, [_work("refund")])[0][0], Answered)
+
+
+def test_a_hanging_lane_is_replaced_and_its_request_fails_at_once(make: Make, trouble: Any) -> None:
+    """One hang must cost one request, not a lane for ever."""
+    engine = make("int8", lanes=1, stall_seconds=0.2)
+    release = threading.Event()
+    is_first = iter([True])
+    trouble(engine.bundle, lambda input_ids: None if not next(is_first, False) else release.wait(20) and None)
+    start = time.monotonic()
+    endings = _ends(engine, [_work("refund"), _work("thanks")])
+    assert time.monotonic() - start < 5
+    assert isinstance(endings[0][0], LaneFailed)
+    assert isinstance(endings[1][0], Answered)
+    assert engine.load().counters["lane_hangs"] == 1
+    assert (engine.state, engine.load().lanes_alive) == ("ready", 1)
+    release.set()
+
+
+def test_too_many_hanging_lanes_are_a_failed_engine(make: Make, trouble: Any) -> None:
+    """Each hung thread may hold a CPU and memory: replacing them without end hides the fault."""
+    engine = make("int8", lanes=2, stall_seconds=0.1)
+    release = threading.Event()
+    trouble(engine.bundle, lambda input_ids: release.wait(30) and None)
+    before = threading.active_count()
+    endings = _ends(engine, [_work("refund", patience=5) for _ in range(40)])
+    assert engine.state == "failed"
+    assert all(isinstance(ending, LaneFailed | Overloaded | Expired) for ending, _ in endings)
+    assert max(late for _, late in endings) <= SLACK_SECONDS
+    assert threading.active_count() <= before + 3
+    release.set()
+
+
+def test_a_deadline_is_kept_while_the_lane_hangs(make: Make, trouble: Any) -> None:
+    """The watchdog is patient, the caller is not: the event loop's own timer answers."""
+    engine = make("int8", lanes=1, stall_seconds=20)
+    release = threading.Event()
+    trouble(engine.bundle, lambda input_ids: release.wait(30) and None)
+    endings = _ends(engine, [_work("refund", patience=0.2), *[_work("thanks", patience=0.3) for _ in range(5)]])
+    release.set()
+    for ending, late in endings:
+        assert isinstance(ending, Expired | Overloaded)
+        assert late <= SLACK_SECONDS
+    assert engine.load().requests == 0
+
+
+def test_cancelled_work_never_reaches_the_model(make: Make, trouble: Any) -> None:
+    """Half of the clients hang up: the others must not pay for them."""
+    engine = make("int8", lanes=1)
+    release = threading.Event()
+    trouble = trouble(engine.bundle, lambda input_ids: release.wait(20) and None)
+
+    async def scene() -> list[Any]:
+        tasks = [asyncio.ensure_future(engine.answer(_work("refund"))) for _ in range(100)]
+        await asyncio.sleep(0.05)
+        for task in tasks[1::2]:
+            task.cancel()
+        await asyncio.sleep(0)
+        release.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    endings = _play(scene())
+    assert all(isinstance(ending, Answered) for ending in endings[::2])
+    assert all(isinstance(ending, asyncio.CancelledError) for ending in endings[1::2])
+    assert trouble.num_calls == 50
+    load = engine.load()
+    assert load.counters["requests_cancelled"] == 50
+    assert (load.queued_texts, load.queued_tokens, load.requests) == (0, 0, 0)
+
+
+def test_chaos_ends_every_request_in_time_and_leaks_no_thread(make: Make, trouble: Any) -> None:
+    """Everything at once, as in a bad night: each request still ends, and the engine still answers after it."""
+    engine = make(lanes=4, stall_seconds=0.15)
+    generator = random.Random(5)
+    lock = threading.Lock()
+
+    def act(input_ids: Any) -> Any:
+        with lock:
+            dice = generator.random()
+        if dice < 0.05:
+            raise RuntimeError("broken")
+        if dice < 0.08:
+            raise MemoryError
+        if dice < 0.1:
+            return [np.full((len(input_ids), width), np.nan, np.float32) for width in (3, 2, 1)]
+        if dice < 0.13:
+            time.sleep(0.02)
+        elif dice < 0.135:
+            time.sleep(0.4)
+        return None
+
+    trouble(engine.bundle, act)
+    before = threading.active_count()
+
+    async def one(number: int) -> float:
+        own = random.Random(number)
+        await asyncio.sleep(own.random() * 1.5)
+        work = _work(*[_text(own) for _ in range(own.choice([1, 1, 1, 8]))], patience=own.choice([0.05, 0.5, 2.0]))
+        task = asyncio.ensure_future(engine.answer(work))
+        if own.random() < 0.5:
+            await asyncio.sleep(own.random() * 0.02)
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, LaneFailed, Expired, Overloaded):
+            await task
+        return time.monotonic() - work.deadline
+
+    async def scene() -> list[float]:
+        return await asyncio.gather(*map(one, range(600)))
+
+    assert max(_play(scene())) <= SLACK_SECONDS
+    assert engine.state == "ready"
+    assert threading.active_count() <= before + 4
+    engine.bundle.model.session = engine.bundle.model.session._session
+    assert isinstance(_ends(engine, [_work("refund")])[0][0], Answered)
+    load = engine.load()
+    assert (load.queued_texts, load.requests, load.running, load.lanes_alive) == (0, 0, 0, 4)
+
+
+def test_an_overloaded_engine_refuses_at_the_door_and_lets_nothing_expire(make: Make, trouble: Any) -> None:
+    """The door's predictions have to hold for real threads too."""
+    engine = make("int8", lanes=1)
+    trouble(engine.bundle, lambda input_ids: time.sleep(0.004))
+
+    async def ask(number: int) -> Any:
+        await asyncio.sleep(number / 1000)
+        try:
+            return await engine.answer(_work("refund", patience=0.4))
+        except (Overloaded, Expired) as error:
+            return error
+
+    async def scene() -> list[Any]:
+        return await asyncio.gather(*map(ask, range(2000)))
+
+    endings = _play(scene())[600:]
+    kinds = [type(ending) for ending in endings]
+    assert kinds.count(Overloaded) > len(kinds) / 2
+    assert kinds.count(Expired) <= kinds.count(Overloaded) / 4, "a busy machine disturbs, but the door refuses"
+    assert kinds.count(Answered) >= 50

@@ -1,0 +1,218 @@
+"""The scheduler in virtual time: order, fairness, budgets, and an end for everything that comes in."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.engine.cost import CostModel
+from serving.engine.schedule import Scheduler
+from serving.engine.tickets import Item, Ticket
+
+MERGING = CostModel(fixed=0.004, per_token=0.00005, per_square=0.0)
+ALONE = CostModel(fixed=0.0005, per_token=0.0001, per_square=0.0, merges=False)
+REQUESTS = st.tuples(
+    st.floats(0, 0.3),  # arrival
+    st.lists(st.integers(1, 600), min_size=1, max_size=12),  # lengths
+    st.sampled_from([-0.1, 0.0, 0.003, 0.05, 0.2, 1.0]),  # patience
+    st.sampled_from([None, None, None, 0.0, 0.002, 0.04]),  # cancelled after
+)
+"""Texts up to 600 tokens against a budget of 512: some are above it."""
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    trace=st.lists(REQUESTS, max_size=25),
+    lanes=st.integers(1, 3),
+    costs=st.sampled_from([MERGING, ALONE]),
+    slow=st.sampled_from([0.5, 1.0, 4.0]),
+    queue_tokens=st.sampled_from([700, 3000, 10**6]),
+)
+def test_every_request_ends_once_and_every_text_runs_at_most_once(
+    simulation: Any,
+    request_of: Any,
+    trace: list[Any],
+    lanes: int,
+    costs: CostModel,
+    slow: float,
+    queue_tokens: int,
+) -> None:
+    """Lost work hangs a client until its deadline; doubled work is paid twice; a stuck text starves all behind it."""
+    requests = [request_of(at, tuple(lengths), patience, cancel) for at, lengths, patience, cancel in trace]
+    requests = [request for request in requests if sum(request.lengths) <= queue_tokens]
+    simulated = simulation(lanes=lanes, costs=costs, slowness=lambda: slow, queue_tokens=queue_tokens)
+    simulated.run(requests)
+    for request in requests:
+        runs = Counter(index for _, index in request.runs)
+        assert all(count == 1 for count in runs.values())
+        assert request.fate in {"answered", "expired", "given up", "cancelled", "refused"}
+        if request.fate == "answered":
+            assert len(runs) == len(request.lengths)
+            assert request.finished <= request.deadline
+        if request.fate == "refused":
+            assert not runs, "all or nothing"
+    for call in simulated.calls:
+        longest = max(item.tokens for item in call)
+        assert len(call) == 1 or len(call) * longest <= simulated.batch_tokens
+        assert len(call) <= simulated.max_rows
+        assert len(call) == 1 or costs.merges
+    scheduler = simulated.scheduler
+    assert all(seconds > 0 for seconds in simulated.retries)
+    assert (scheduler.queued_tokens, scheduler.queued_texts, scheduler.running) == (0, 0, 0)
+    assert scheduler.wait_seconds == 0
+    assert len(scheduler._small.heap) + len(scheduler._large.heap) <= 2 * 64
+
+
+@settings(max_examples=40, deadline=None)
+@given(trace=st.lists(REQUESTS, max_size=25), lanes=st.integers(1, 3))
+def test_the_earliest_deadline_of_a_queue_runs_first(
+    simulation: Any, request_of: Any, trace: list[Any], lanes: int
+) -> None:
+    """Any other order misses deadlines that could have been met."""
+
+    def watch(scheduler: Scheduler, now: float, item: Item | None) -> None:
+        if item is None:
+            return
+        queue = scheduler._queue(item.is_small)
+        waiting = [other.ticket.deadline for _, _, other in queue.heap if other.is_queued]
+        assert item.ticket.deadline <= min(waiting, default=float("inf"))
+
+    requests = [request_of(at, tuple(lengths), patience, cancel) for at, lengths, patience, cancel in trace]
+    simulation(lanes=lanes, watch=watch).run(requests)
+
+
+@settings(max_examples=60, deadline=None)
+@given(trace=st.lists(REQUESTS, max_size=30), lanes=st.integers(1, 3))
+def test_what_was_admitted_is_answered_in_time_when_the_predictions_hold(
+    simulation: Any, request_of: Any, trace: list[Any], lanes: int
+) -> None:
+    """Work that is let in and then expires has taken the place of work that would have been answered."""
+    requests = [request_of(at, tuple(lengths), patience) for at, lengths, patience, _ in trace]
+    simulated = simulation(lanes=lanes)
+    was_idle: set[int] = set()
+    admit = simulated.admission.admit
+
+    def spy(ticket: Ticket, now: float) -> None:
+        if simulated.scheduler.queued_texts == 0 and simulated.scheduler.running < lanes:
+            was_idle.add(id(ticket.owner))
+        admit(ticket, now)
+
+    simulated.admission.admit = spy
+    simulated.run(requests)
+    for request in requests:
+        if request.patience > 0 and id(request) not in was_idle:
+            assert request.fate in ("answered", "refused")
+
+
+def test_a_large_batch_holds_up_no_single_texts(simulation: Any, request_of: Any) -> None:
+    """64 texts of one client in a row would add their whole length to everybody's latency."""
+    batch = request_of(0.0, (20,) * 64, 10.0)
+    singles = [request_of(0.001 + 0.01 * number, (20,), 20.0) for number in range(20)]
+    simulation().run([batch, *singles])
+    cost = ALONE.seconds(1, 20)
+    assert max(single.finished - single.arrival for single in singles) <= 4 * cost
+    assert batch.fate == "answered"
+
+
+@pytest.mark.parametrize("load", [1.0, 3.0, 10.0])
+def test_single_texts_do_not_starve_a_large_batch(
+    simulation: Any, request_of: Any, poisson: Callable[..., list[Any]], load: float
+) -> None:
+    """Single texts with nearer deadlines keep coming for ever: a batch that always yields never ends."""
+    cost = ALONE.seconds(1, 20)
+    singles = poisson(load / cost, 3.0, lengths=[(20,)], patience=[0.05])
+    batch = request_of(1.0, (20,) * 64, 3.0)
+    simulation().run([*singles, batch])
+    assert batch.fate == "answered"
+    assert batch.finished - batch.arrival <= 4.5 * 64 * cost
+    during = [single for single in singles if batch.arrival < single.arrival < batch.finished]
+    assert sum(single.fate == "answered" for single in during) >= 0.8 * 64 * min(load, 1.0)
+
+
+def test_equal_lengths_share_a_call_and_others_do_not() -> None:
+    """Merging by order of arrival alone costs CPU on unlike lengths."""
+    scheduler = Scheduler(1)
+    costs = CostModel(fixed=3e-4, per_token=5e-5, per_square=0.0)
+    scheduler.add(Ticket.of([10, 60, 10], 9.0, "model", costs))
+    scheduler.add(Ticket.of([10], 9.0, "another model", costs))
+    scheduler.add(Ticket.of([11], 9.0, "model", costs))
+    first, _ = scheduler.take(0.0)
+    assert first is not None
+    call = scheduler.merge(first, scheduler.waiting(first), 0.0)
+    assert [item.tokens for item in call] == [10, 10, 11]
+    assert {item.ticket.group for item in call} == {"model"}
+    assert scheduler.queued_texts == 2
+
+
+def test_idle_lanes_keep_their_share_of_the_texts() -> None:
+    """Two lanes answer two texts at once sooner than one lane answers both together."""
+    scheduler = Scheduler(2)
+    scheduler.add(Ticket.of([10, 10, 10], 9.0, "model", MERGING))
+    first, _ = scheduler.take(0.0)
+    assert first is not None
+    assert len(scheduler.merge(first, scheduler.waiting(first), 0.0, idle_lanes=1)) == 2
+
+
+def test_company_must_not_make_the_first_text_late() -> None:
+    """A text that would have been in time alone would expire in the middle of a shared call."""
+    scheduler = Scheduler(1)
+    slow = CostModel(fixed=0.01, per_token=0.001, per_square=0.0)
+    scheduler.add(Ticket.of([10], 0.025, "model", slow))
+    scheduler.add(Ticket.of([10], 9.0, "model", slow))
+    first, _ = scheduler.take(0.0)
+    assert first is not None
+    assert scheduler.merge(first, scheduler.waiting(first), 0.0) == [first]
+
+
+def test_a_dropped_ticket_leaves_nothing_behind() -> None:
+    """Clients that come and go while all lanes hang must not fill the memory."""
+    scheduler = Scheduler(1)
+    for _ in range(2000):
+        ticket = Ticket.of([5, 5], 9.0, "model", ALONE)
+        scheduler.add(ticket)
+        assert scheduler.drop(ticket) == 2
+    assert scheduler.queued_tokens == scheduler.queued_texts == 0
+    assert len(scheduler._small.heap) <= 65
+    assert scheduler.take(0.0) == (None, [])
+
+
+def test_work_beyond_its_deadline_is_given_up_before_it_runs() -> None:
+    """Also where nothing else waits: nobody reads its answer, and the next request finds the lane busy."""
+    scheduler = Scheduler(1)
+    ticket = Ticket.of([5, 5], 1.0, "model", ALONE)
+    scheduler.add(ticket)
+    assert scheduler.take(1.0) == (None, [ticket])
+    assert scheduler.queued_texts == 0
+
+
+def test_doomed_work_gives_way_to_other_work_only() -> None:
+    """An answer that may come too late is better than an idle lane, and worse than an answer in time."""
+    scheduler = Scheduler(1)
+    doomed = Ticket.of([100], 0.001, "model", ALONE)
+    scheduler.add(doomed)
+    scheduler.add(Ticket.of([100], 9.0, "model", ALONE))
+    item, expired = scheduler.take(0.0)
+    assert expired == [doomed]
+    assert item is not None
+    assert item.ticket.deadline == 9.0
+    scheduler.add(Ticket.of([100], 0.001, "model", ALONE))
+    item, expired = scheduler.take(0.0)
+    assert item is not None
+    assert not expired
+
+
+def test_one_hiccup_does_not_turn_the_prediction_over() -> None:
+    """One call that takes a second would else refuse all traffic for many calls."""
+    scheduler = Scheduler(1)
+    for seconds, low, high in ((100.0, 1.0, 1.2), (1.0, 1.0, 1.2)):
+        ticket = Ticket.of([10], 9.0, "model", ALONE)
+        scheduler.add(ticket)
+        item, _ = scheduler.take(0.0)
+        assert item is not None
+        scheduler.finish([item], seconds * item.seconds)
+        assert low <= scheduler.pace <= high

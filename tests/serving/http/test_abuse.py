@@ -1,0 +1,359 @@
+"""Hostile clients against a real server: whatever they send, the next honest request is answered."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from serving.engine.dummy import DummyEngine
+from serving.http.protocol_limits import MAX_HEAD_BYTES, MAX_PIPELINED
+from serving.operations.settings import Limits
+from tests.serving.http.conftest import RunningServer
+
+BODY = b'{"text": "refund"}'
+QUICK = Limits(header_seconds=0.6, idle_seconds=1.0, connections=20, body_bytes=100_000)
+Start = Callable[..., RunningServer]
+
+
+def post(body: bytes = BODY, path: str = "/v1/predict", *head: str, length: int | None = None) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "host: x", "content-type: application/json", *head]
+    lines.append(f"content-length: {len(body) if length is None else length}")
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def read_all(client: socket.socket) -> bytes:
+    """What comes until the server closes."""
+    received = b""
+    while chunk := client.recv(65_536):
+        received += chunk
+    return received
+
+
+def read_answers(client: socket.socket, number: int) -> list[tuple[int, Any]]:
+    """Status and JSON of the next answers on a connection."""
+    received = b""
+    answers: list[tuple[int, Any]] = []
+    while len(answers) < number:
+        head, found, rest = received.partition(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head)
+        if found and length and len(rest) >= int(length[1]):
+            answers.append((int(head.split()[1]), json.loads(rest[: int(length[1])])))
+            received = rest[int(length[1]) :]
+            continue
+        chunk = client.recv(65_536)
+        assert chunk, f"closed after {received!r}"
+        received += chunk
+    assert received == b""
+    return answers
+
+
+def is_reset_or_closed(client: socket.socket) -> bool:
+    try:
+        return client.recv(65_536) == b""
+    except ConnectionError:
+        return True
+
+
+@pytest.fixture
+def engine() -> DummyEngine:
+    """Answers with the number of words times the number of the label."""
+    return DummyEngine()
+
+
+@pytest.fixture
+def server(run_server: Start, engine: DummyEngine) -> Iterator[RunningServer]:
+    """A server with short limits, which must still answer at the end of every test."""
+    running = run_server(engine, QUICK)
+    yield running
+    engine.delay_seconds = 0.0
+    with running.connect() as client:
+        client.sendall(post())
+        assert read_answers(client, 1)[0][0] == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"text": "\xff\xfe"}', 400),
+        (b'{"text": "\\ud800"}', 400),
+        (b'{"text": "\\udc00\\ud800"}', 400),
+        (b"[" * 99_000, 400),
+        (b'{"a":' * 19_000, 400),
+        (b'{"text": ' + b"[" * 90_000 + b"]" * 9_000, 400),
+        (b'{"text": "refund", "top_k": ' + b"9" * 90_000 + b"}", 422),
+        (b'{"text": "refund", "top_k": -1e-99999}', 422),
+        (b'{"text": NaN}', 400),
+        (b'{"text": Infinity}', 400),
+        (b'{"text": "a"}{"text": "b"}', 400),
+        (b"\x00" * 1000, 400),
+        (b'{"text": "\x00"}', 400),
+        (b'{"text": "\\u0000"}', 200),
+        (b'\xef\xbb\xbf{"text": "refund"}', 400),
+        (b'{"text": "refund", "text": "\\u202e\xf0\x9f\x92\xa9"}', 200),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_bodies_that_no_client_should_send(server: RunningServer, body: bytes, status: int) -> None:
+    """Each has broken some server: by recursion, by decoding, or by answering 500."""
+    with server.connect() as client:
+        client.sendall(post(body))
+        assert read_answers(client, 1)[0][0] == status
+
+
+def test_a_body_that_ends_early_is_not_answered_as_whole(server: RunningServer, engine: DummyEngine) -> None:
+    """Half a body may be valid JSON of another request."""
+    with server.connect() as client:
+        client.sendall(post(length=len(BODY) + 10))
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == b""
+    assert engine.received == []
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
+        b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nabcde",
+        b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nabc\r\n",
+        b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\nabcde",
+        b"GET / HTTP/1.1\r\nhost: x\r\nbad header: x\r\n\r\n",
+        b"CONNECT x:80 HTTP/1.1\r\nhost: x\r\n\r\n",
+    ],
+    ids=lambda value: repr(value)[:50],
+)
+def test_what_is_no_http_is_refused_and_closed(server: RunningServer, request_bytes: bytes) -> None:
+    """A request that two servers in a row read differently smuggles another one in."""
+    with server.connect() as client:
+        client.sendall(request_bytes)
+        answer = read_all(client)
+    assert answer.startswith(b"HTTP/1.1 400 "), answer
+    assert answer.count(b"HTTP/1.1") == 1
+    assert b'"code":"' in answer
+
+
+def test_pipelined_requests_are_answered_in_order(server: RunningServer, engine: DummyEngine) -> None:
+    """Answers that overtake each other belong to other texts."""
+    engine.delay_seconds = 0.01
+    with server.connect() as client:
+        texts = [f"text {'x ' * number}" for number in range(1, 11)]
+        client.sendall(b"".join(post(json.dumps({"text": text, "raw": True}).encode()) for text in texts))
+        answers = read_answers(client, 10)
+    assert [answer["logits"][0]["topic"][1] for _, answer in answers] == [float(number + 1) for number in range(1, 11)]
+
+
+def test_endless_pipelining_is_cut_off(server: RunningServer, engine: DummyEngine) -> None:
+    """Requests that wait behind a slow one are memory that nobody has counted."""
+    engine.delay_seconds = 0.3
+    with server.connect() as client:
+        client.sendall(post() * (MAX_PIPELINED + 10))
+        assert is_reset_or_closed(client)
+
+
+def test_a_slow_head_is_cut_off_and_told_why(server: RunningServer) -> None:
+    """Slowloris: a thousand connections that send a letter a second each hold the server for nothing."""
+    with server.connect() as client:
+        start = time.monotonic()
+        for letter in post()[:40]:
+            try:
+                client.sendall(bytes([letter]))
+            except ConnectionError:
+                break
+            if time.monotonic() - start > 3:
+                break
+            time.sleep(0.03)
+        assert 0.5 < time.monotonic() - start < 2.5
+        assert b"408" in read_all(client)[:20]
+
+
+def test_a_slow_body_is_cut_off_and_told_why(server: RunningServer, engine: DummyEngine) -> None:
+    """The same after an honest head; the time counts from the head's first byte."""
+    with server.connect() as client:
+        start = time.monotonic()
+        client.sendall(post(b'{"te', length=1000))
+        answer = read_all(client)
+        assert 0.5 < time.monotonic() - start < 2.5
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"request_timeout" in answer
+    assert engine.received == []
+
+
+@pytest.mark.parametrize("drip", [b"", b"\r\n"], ids=["silence", "blank lines"])
+def test_a_connection_that_asks_nothing_is_closed(server: RunningServer, drip: bytes) -> None:
+    """Neither silence nor blank lines may keep a place."""
+    with server.connect() as client:
+        start = time.monotonic()
+        client.settimeout(0.05)
+        while time.monotonic() - start < 3:
+            try:
+                client.sendall(drip)
+                if client.recv(100) == b"":
+                    break
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                break
+        assert 0.5 < time.monotonic() - start < 2.5
+
+
+def test_an_idle_connection_is_kept_for_its_time_and_then_closed(server: RunningServer) -> None:
+    """Closed earlier than the load balancer expects, requests are lost; never, the places run out."""
+    with server.connect() as client:
+        client.sendall(post())
+        read_answers(client, 1)
+        time.sleep(0.7)  # longer than a request may take, shorter than a connection may idle
+        client.sendall(post())
+        read_answers(client, 1)
+        start = time.monotonic()
+        assert client.recv(100) == b""
+        assert 0.8 < time.monotonic() - start < 2.5
+
+
+def test_a_slow_answer_is_no_slow_request(server: RunningServer, engine: DummyEngine) -> None:
+    """The limits are the client's; the model's time has its own."""
+    engine.delay_seconds = 1.5
+    with server.connect() as client:
+        client.sendall(post())
+        assert read_answers(client, 1)[0][0] == 200
+
+
+@pytest.mark.parametrize("sent", [20, len(post()) - 3], ids=["half a head", "half a body"])
+def test_half_a_request_behind_a_slow_answer_loses_neither(
+    server: RunningServer, engine: DummyEngine, sent: int
+) -> None:
+    """The second one is late only when the first one is answered: closing for it would lose the first."""
+    engine.delay_seconds = 1.2
+    with server.connect() as client:
+        client.sendall(post() + post()[:sent])
+        assert read_answers(client, 1)[0][0] == 200
+        client.sendall(post()[sent:])
+        assert read_answers(client, 1)[0][0] == 200
+
+
+def test_a_huge_head_is_refused(server: RunningServer) -> None:
+    """The parser keeps what it has until the head is complete."""
+    with server.connect() as client:
+        client.sendall(b"GET /livez HTTP/1.1\r\nx: ")
+        try:
+            for _ in range(20):
+                client.sendall(b"y" * (MAX_HEAD_BYTES // 4))
+                time.sleep(0.01)
+            answer = read_all(client)
+        except ConnectionError:
+            answer = b""
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_body_that_is_too_large_is_told_so_at_once(server: RunningServer) -> None:
+    """The client hears it before it has sent the rest, which is then read away for a while and not for ever."""
+    with server.connect() as client:
+        client.sendall(post(b"x" * 1000, length=10_000_000))
+        assert read_answers(client, 1)[0][0] == 413
+        with pytest.raises(ConnectionError):
+            _send_for_seconds(client, 4)
+
+
+def test_expect_continue_is_answered_by_the_refusal(server: RunningServer) -> None:
+    """Curl asks before it sends a large body: a 100 here would invite it."""
+    with server.connect() as client:
+        client.sendall(post(b"", "/v1/predict", "expect: 100-continue", length=10_000_000))
+        assert read_answers(client, 1)[0][0] == 413
+    with server.connect() as client:
+        client.sendall(post(b"", "/v1/predict", "expect: 100-continue", length=len(BODY)))
+        assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(BODY)
+        assert read_answers(client, 1)[0][0] == 200
+
+
+def test_head_requests_have_a_head_and_no_body(server: RunningServer) -> None:
+    """The head waits for a body in order to leave with it: here none comes."""
+    with server.connect() as client:
+        client.sendall(b"HEAD /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert client.recv(65_536).endswith(b"\r\n\r\n")
+        client.sendall(b"HEAD /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        assert read_all(client).startswith(b"HTTP/1.1 200 ")
+
+
+def test_an_answer_leaves_in_one_piece(server: RunningServer) -> None:
+    """Two packets wake every client twice, and cost the server a call of the kernel per request."""
+    with server.connect() as client:
+        for _ in range(20):
+            client.sendall(post())
+            head, _, body = client.recv(65_536).partition(b"\r\n\r\n")
+            assert f"content-length: {len(body)}".encode() in head
+
+
+def test_an_upgrade_that_is_not_offered_is_ignored(server: RunningServer) -> None:
+    """Java's client asks for HTTP/2 with its first request, and expects its answer anyway."""
+    upgrade = ("connection: Upgrade, HTTP2-Settings", "upgrade: h2c", "http2-settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAA")
+    with server.connect() as client:
+        client.sendall(post(BODY, "/v1/predict", *upgrade))
+        assert read_answers(client, 1)[0][0] == 200
+
+
+def test_a_client_that_leaves_cancels_its_work(server: RunningServer, engine: DummyEngine) -> None:
+    """Computed for nobody, the answers of half of the clients cost the other half theirs."""
+    engine.delay_seconds = 30.0
+    clients = [server.connect() for _ in range(5)]
+    for client in clients:
+        client.sendall(post() * 2)  # the second one waits behind the first
+    _wait_for(lambda: len(engine.received) == 5)
+    for client in clients:
+        client.close()
+    _wait_for(lambda: engine.cancelled == 5)
+    assert len(engine.received) == 5
+
+
+def test_one_connection_too_many_is_told_so(server: RunningServer) -> None:
+    """Left in the queue of the kernel it would wait without an answer."""
+    held = [server.connect() for _ in range(QUICK.connections)]
+    try:
+        time.sleep(0.1)
+        with server.connect() as client:
+            client.sendall(post())
+            answer = read_all(client)
+        assert answer.startswith(b"HTTP/1.1 429 ")
+        assert b"retry-after: 1" in answer
+    finally:
+        for client in held:
+            client.close()
+    _wait_for(lambda: not server.server.server_state.connections)
+
+
+def test_a_client_that_does_not_read_its_answers_is_closed(server: RunningServer, engine: DummyEngine) -> None:
+    """Answers that nobody takes stay in memory."""
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", server.port))
+        client.settimeout(5)
+        big = json.dumps({"text": ["x"] * 1000}).encode()
+        for _ in range(60):
+            try:
+                client.sendall(post(big))
+            except (ConnectionError, TimeoutError):
+                break
+            time.sleep(0.05)
+        _wait_for(lambda: not server.server.server_state.connections)
+
+
+def _send_for_seconds(client: socket.socket, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        client.sendall(b"x" * 10_000)
+        time.sleep(0.005)
+
+
+def _wait_for(is_so: Callable[[], bool]) -> None:
+    end = time.monotonic() + 8
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.01)
