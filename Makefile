@@ -7,15 +7,17 @@
 VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check
 INPUTS := pyproject.toml constraints.txt
+# One test process per CPU, each on one thread; the tests of a file stay together because they share what they train.
+PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 
 demo: $(VENV)/.train
 	$(VENV)/bin/compressor demo
 
 test: $(VENV)/.dev
-	$(VENV)/bin/pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest $(PARALLEL) $(PYTEST_ARGS)
 
 test-all: $(VENV)/.dev
-	$(VENV)/bin/pytest -m "not gpu" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest $(PARALLEL) -m "not gpu" $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

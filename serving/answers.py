@@ -70,18 +70,38 @@ def answer(logits_row: ArrayLike, task: TaskSpec, top_k: int | None = None) -> d
     Raises:
         UserError: `top_k` is below 1.
     """
+    return answer_rows(np.asarray(logits_row)[np.newaxis, :], task, top_k)[0]
+
+
+def answer_rows(logits: ArrayLike, task: TaskSpec, top_k: int | None = None) -> list[dict[str, Any]]:
+    """The answers for several texts, each as `answer` gives it alone, at a fraction of its cost.
+
+    Args:
+        logits: [texts, outputs].
+        task: how to read them.
+        top_k: see `answer`.
+
+    Raises:
+        UserError: `top_k` is below 1.
+    """
     if top_k is not None and top_k < 1:
         raise UserError(f"top_k is {top_k}; it is the number of labels to show, at least 1. Leave it out for all")
-    row = np.asarray(logits_row)[np.newaxis, :]
-    decision = decide(row, task)[0]
-    values = probabilities(row, task)[0]
+    decisions = decide(logits, task).tolist()
     if task.type == "regression":
-        return {"value": float(decision)}
-    order = np.argsort(-values, kind="stable")[:top_k]
-    scores = {task.labels[index]: float(values[index]) for index in order}
+        return [{"value": value} for value in decisions]
+    values = probabilities(logits, task)
+    orders = np.argsort(-values, axis=1, kind="stable")[:, :top_k].tolist()
+    rows = zip(decisions, values.tolist(), orders, strict=True)
+    return [_answer(decision, row, order, task) for decision, row, order in rows]
+
+
+def _answer(decision: Any, row: list[float], order: list[int], task: TaskSpec) -> dict[str, Any]:
+    """One answer with labels: the decision (an index, or one truth per label), probabilities, and their order."""
+    labels = task.labels
+    scores = {labels[index]: row[index] for index in order}
     if task.type == "classification":
-        return {"label": task.labels[decision], "score": float(values[decision]), "scores": scores}
-    present = [label for label, is_present in zip(task.labels, decision, strict=True) if is_present]
+        return {"label": labels[decision], "score": row[decision], "scores": scores}
+    present = [label for label, is_present in zip(labels, decision, strict=True) if is_present]
     return {"labels": present, "scores": scores}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.answers import answer
+from serving.answers import answer_rows
 from serving.errors import BundleError
 from serving.golden import read_golden, replay
 from serving.hashing import hash_file
@@ -90,7 +90,7 @@ class Bundle:
     ) -> list[dict[str, dict[str, Any]]]:
         """One dict per row, from task name to answer (see `serving.answers.answer`)."""
         tasks = self.model.choose_tasks(list(logits))
-        columns = [[answer(row, task, top_k) for row in logits[task.name]] for task in tasks]
+        columns = [answer_rows(logits[task.name], task, top_k) for task in tasks]
         names = [task.name for task in tasks]
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 

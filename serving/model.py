@@ -61,12 +61,33 @@ class OnnxModel:
         num_rows = len(encodings)
         logits = {task.name: np.empty((num_rows, task.num_outputs), dtype=np.float32) for task in chosen}
         for rows in _batches(encodings, batch_size):
-            inputs = self.encoder.batch([encodings[row] for row in rows])
-            outputs = self.session.run([task.output for task in chosen], inputs)
+            outputs = self.call([encodings[row] for row in rows], chosen, rows)
             for task, output in zip(chosen, outputs, strict=True):
-                _check_output(task, output, rows)
                 logits[task.name][rows] = output
         return logits
+
+    def call(
+        self, encodings: Sequence[Encoding], tasks: Sequence[TaskSpec], rows: Sequence[int] | None = None
+    ) -> list[NDArray[np.float32]]:
+        """One call of the graph over all the texts given, padded to the longest.
+
+        Args:
+            encodings: at least one.
+            tasks: the wanted ones.
+            rows: what an error calls the texts; None for 0, 1, ...
+
+        Returns:
+            Per task, [rows, outputs], all finite.
+
+        Raises:
+            BundleError: the graph gave NaN, infinity or another width than the task has.
+        """
+        outputs: list[NDArray[np.float32]] = self.session.run(
+            [task.output for task in tasks], self.encoder.batch(encodings)
+        )
+        for task, output in zip(tasks, outputs, strict=True):
+            _check_output(task, output, range(len(encodings)) if rows is None else rows)
+        return outputs
 
 
 def _batches(encodings: Sequence[Encoding], batch_size: int) -> Iterator[list[int]]:

@@ -70,13 +70,24 @@ class TextEncoder:
         Raises:
             UserError: a text is empty, is not Unicode, or has not as many strings as there are text columns.
         """
-        for index, text in enumerate(texts):
-            self._check(index, text)
+        self.check(texts)
         rows = self._tokenizer.encode_batch_fast([text if len(text) == 2 else text[0] for text in texts])
         return [Encoding(row.ids, row.type_ids, bool(row.overflowing)) for row in rows]
 
+    def check(self, texts: Sequence[tuple[str, ...]]) -> None:
+        """Raise what `encode` would raise for these texts, without tokenising them."""
+        for index, text in enumerate(texts):
+            self._check(index, text)
+
+    def encode_checked(self, text: tuple[str, ...]) -> Encoding:
+        """Tokenise one text that `check` has passed, on the calling thread alone."""
+        row = self._tokenizer.encode_batch_fast([text if len(text) == 2 else text[0]])[0]
+        return Encoding(row.ids, row.type_ids, bool(row.overflowing))
+
     def batch(self, encodings: Sequence[Encoding]) -> dict[str, NDArray[np.int64]]:
         """The graph's inputs, int64 [batch, tokens], padded to the longest row."""
+        if len(encodings) == 1:
+            return self._alone(encodings[0])
         shape = (len(encodings), max(map(len, encodings), default=0))
         arrays = {
             "input_ids": np.full(shape, self.inputs.pad_id, dtype=np.int64),
@@ -87,6 +98,15 @@ class TextEncoder:
             arrays["input_ids"][row, : len(encoding)] = encoding.input_ids
             arrays["attention_mask"][row, : len(encoding)] = 1
             arrays["token_type_ids"][row, : len(encoding)] = encoding.token_type_ids
+        return {name: arrays[name] for name in self.inputs.names}
+
+    def _alone(self, encoding: Encoding) -> dict[str, NDArray[np.int64]]:
+        """The graph's inputs for one text, which needs no padding."""
+        arrays = {"input_ids": np.array([encoding.input_ids], dtype=np.int64)}
+        if "attention_mask" in self.inputs.names:
+            arrays["attention_mask"] = np.ones_like(arrays["input_ids"])
+        if "token_type_ids" in self.inputs.names:
+            arrays["token_type_ids"] = np.array([encoding.token_type_ids], dtype=np.int64)
         return {name: arrays[name] for name in self.inputs.names}
 
     def _check(self, index: int, text: tuple[str, ...]) -> None:

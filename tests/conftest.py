@@ -171,9 +171,9 @@ def make_rows() -> Callable[..., list[dict[str, object]]]:
     return toy_rows
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """The system's Chromium, without a network.
+    """The system's Chromium, without a network; for one module, since its event loop forbids any other meanwhile.
 
     Missing: the tests that need it are skipped, or fail where COMPRESSOR_REQUIRE_BROWSER is 1.
     """

@@ -36,6 +36,7 @@ def test_the_wheel_holds_exactly_the_four_packages_and_their_data(tmp_path: Path
         "compressor/report/report.html.j2",
         "compressor/report/report.css",
         "compressor/report/report.js",
+        "serving/http/page.html",
         *(f"{package}/py.typed" for package in OUR_NAMES),
     ):
         assert wanted in names

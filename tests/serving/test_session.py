@@ -76,7 +76,7 @@ def test_a_missing_runtime_is_an_error_with_the_install_line(
 def test_serving_imports_neither_torch_nor_transformers() -> None:
     """One stray import adds gigabytes and seconds to every serving host."""
     code = (
-        "import sys, serving.server, serving.bundle, serving.host\n"
+        "import sys, serving.operations.server, serving.bundle, serving.host\n"
         "heavy = {'torch', 'transformers', 'onnx', 'sklearn', 'compressor', 'export'} & set(sys.modules)\n"
         "sys.exit(f'imported: {heavy}' if heavy else 0)"
     )

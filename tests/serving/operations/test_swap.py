@@ -1,0 +1,173 @@
+"""Hot swap: what takes over, what is refused, and that the old bundle leaves memory."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import shutil
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from serving.bundle import Bundle
+from serving.engine.contract import NotReady
+from serving.engine.dummy import DummyEngine
+from serving.manifest import Manifest, TaskSpec
+from serving.operations.front import Front
+from serving.operations.swap import SwapInProgress, Swapper, visible_changes
+
+
+class SwappableEngine(DummyEngine):
+    """The dummy with the two verbs that operations need."""
+
+    async def swap(self, new_bundle: Bundle) -> None:
+        """Take the new bundle."""
+        self.bundle = new_bundle
+
+    async def drain(self, grace: float) -> int:
+        """Nothing is ever left."""
+        return 0
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@pytest.fixture
+def front(bundle_folder: Path) -> Front:
+    """A ready front over the toy bundle."""
+    front = Front()
+    front.open(SwappableEngine(Bundle.load(bundle_folder)))
+    return front
+
+
+@pytest.fixture
+def newer(bundle_folder: Path, tmp_path: Path, edit_manifest: Callable[..., None]) -> Path:
+    """The same bundle as version 2."""
+    folder = tmp_path / "newer"
+    shutil.copytree(bundle_folder, folder)
+    edit_manifest(folder, version="2")
+    return folder
+
+
+def test_a_good_bundle_takes_over_and_the_old_one_is_freed(front: Front, newer: Path) -> None:
+    """Every swap would else leave a model in memory, and the twentieth kills the process."""
+    old, session = weakref.ref(front.bundle), weakref.ref(front.bundle.model.session)
+    result = asyncio.run(Swapper(front, Bundle.load).swap(newer))
+    assert (result.outcome, result.serving.version, result.changes) == ("swapped", "2", ())
+    assert result.previous is not None
+    assert result.previous.version == "1"
+    assert front.bundle.manifest.version == "2"
+    gc.collect()
+    assert (old(), session()) == (None, None)
+
+
+@pytest.mark.parametrize("damage", ["model", "golden", "manifest", "missing"])
+def test_a_damaged_bundle_is_refused_and_the_old_one_serves_on(
+    front: Front, newer: Path, edit_golden: Callable[..., None], damage: str
+) -> None:
+    """A swap is a deployment: what would not start must not take over either."""
+    if damage == "model":
+        with (newer / "model.fp32.onnx").open("r+b") as file:
+            file.write(b"damaged")
+    elif damage == "golden":
+        edit_golden(newer, input_ids=[[1]] * 10)
+    elif damage == "manifest":
+        (newer / "manifest.json").write_text("{")
+    else:
+        shutil.rmtree(newer)
+    before = front.bundle
+    result = asyncio.run(Swapper(front, Bundle.load).swap(newer))
+    assert (result.outcome, result.serving.version, result.previous) == ("refused", "1", None)
+    assert len(result.reason) > 20
+    assert front.bundle is before
+
+
+def test_other_labels_are_refused_unless_allowed(front: Front, newer: Path) -> None:
+    """Callers branch on labels: a bundle with others breaks them all at once, with status 200."""
+    swapper = Swapper(front, lambda folder: _with_labels(Bundle.load(folder), ("billing", "defect", "thanks")))
+    refused = asyncio.run(swapper.swap(newer))
+    assert refused.outcome == "refused"
+    assert "task 'intent' has another labels: billing, defect, thanks" in refused.reason
+    assert "allow_changes" in refused.reason
+    assert front.bundle.manifest.version == "1"
+    swapped = asyncio.run(swapper.swap(newer, allow_changes=True))
+    assert (swapped.outcome, len(swapped.changes)) == ("swapped", 1)
+    assert swapper.last is swapped
+
+
+def _with_labels(bundle: Bundle, labels: tuple[str, ...]) -> Bundle:
+    first, *others = bundle.manifest.tasks
+    tasks = (msgspec.structs.replace(first, labels=labels), *others)
+    return Bundle(bundle.folder, msgspec.structs.replace(bundle.manifest, tasks=tasks), bundle.artifact, bundle.model)
+
+
+def test_only_one_swap_runs_at_a_time(front: Front, newer: Path) -> None:
+    """Three bundles in memory at once are one too many for the container's limit."""
+    inside, release = threading.Event(), threading.Event()
+
+    def slow(folder: Path) -> Bundle:
+        inside.set()
+        assert release.wait(30)
+        return Bundle.load(folder)
+
+    async def both() -> None:
+        swapper = Swapper(front, slow)
+        first = asyncio.create_task(swapper.swap(newer))
+        await asyncio.to_thread(inside.wait, 30)
+        with pytest.raises(SwapInProgress):
+            await swapper.swap(newer)
+        release.set()
+        assert (await first).outcome == "swapped"
+        assert (await swapper.swap(newer)).outcome == "swapped"
+
+    asyncio.run(both())
+
+
+def test_a_server_that_is_loading_cannot_be_swapped(newer: Path) -> None:
+    """The first load would overwrite the swap's result when it ends."""
+    with pytest.raises(NotReady):
+        asyncio.run(Swapper(Front(), Bundle.load).swap(newer))
+
+
+def manifest(front: Front, *tasks: TaskSpec, **inputs: object) -> Manifest:
+    """The front's manifest with other tasks and inputs."""
+    own = front.bundle.manifest
+    return msgspec.structs.replace(own, tasks=tasks, inputs=msgspec.structs.replace(own.inputs, **inputs))
+
+
+def test_every_change_that_callers_notice_is_named(front: Front) -> None:
+    """An overlooked kind of change is an incompatible swap that is called compatible."""
+    old = front.bundle.manifest
+    intent, topics, urgency = old.tasks
+    replace = msgspec.structs.replace
+    for new, words in [
+        (manifest(front, intent, topics), ["'urgency' is gone"]),
+        (manifest(front, intent, topics, urgency, replace(intent, name="tone")), ["'tone' is new"]),
+        (manifest(front, replace(intent, type="multilabel"), topics, urgency), ["another type"]),
+        (manifest(front, replace(intent, labels=intent.labels[::-1]), topics, urgency), ["another labels"]),
+        (manifest(front, intent, topics, replace(urgency, range=(0.0, 1.0))), ["another range"]),
+        (manifest(front, *old.tasks, text_columns=("a", "b")), ["2 part(s)"]),
+        (manifest(front, *old.tasks, max_length=4), ["below 8"]),
+    ]:
+        changes = visible_changes(old, new)
+        assert len(changes) == len(words)
+        assert words[0] in changes[0]
+
+
+def test_what_callers_do_not_notice_is_no_change(front: Front) -> None:
+    """Refusing a retrained model with another temperature would make every swap an exception."""
+    intent, topics, urgency = front.bundle.manifest.tasks
+    replace = msgspec.structs.replace
+    new = manifest(
+        front,
+        replace(topics, thresholds=(0.1, 0.2)),
+        replace(intent, temperature=2.0, output="other"),
+        urgency,
+        max_length=16,
+        text_columns=("message",),
+    )
+    assert visible_changes(front.bundle.manifest, new) == ()

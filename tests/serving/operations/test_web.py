@@ -1,0 +1,189 @@
+"""The end of a server: every request that was sent is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from serving.errors import UserError
+from serving.operations.listen import listen, refuse_new, url_of
+from serving.operations.web import WebServer, web_config
+
+REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+OK = b"HTTP/1.1 200 OK"
+
+
+def app(delay: float) -> Callable[..., Coroutine[Any, Any, None]]:
+    """An application that takes its time."""
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            raise NotImplementedError
+        await asyncio.sleep(delay)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    return answer
+
+
+class Client:
+    """Counts requests that were answered, and sent requests that were not."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.answered = 0
+        self.lost: list[str] = []
+        self.is_refused = False
+
+    async def hammer(self, keep_alive: bool) -> None:
+        """Request after request until nothing listens any more."""
+        while not self.is_refused:
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            except ConnectionRefusedError:
+                self.is_refused = True
+                return
+            while await self.ask(reader, writer) and keep_alive:
+                pass
+            writer.close()
+
+    async def ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """One request; whether the connection may be used again."""
+        try:
+            writer.write(REQUEST)
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(2)
+        except (OSError, asyncio.IncompleteReadError) as error:
+            self.lost.append(repr(error))
+            return False
+        self.answered += head.startswith(OK)
+        return b"connection: close" not in head
+
+
+def run(scenario: Callable[[WebServer, int], Coroutine[Any, Any, None]], delay: float = 0.0, **times: Any) -> None:
+    """A scenario against a server in the same loop; the server must end."""
+
+    async def main() -> None:
+        with listen("127.0.0.1", 0) as listener:
+            server = WebServer(web_config(app(delay), idle_seconds=30), **times)
+            serving = asyncio.create_task(server.serve([listener]))
+            await scenario(server, listener.getsockname()[1])
+            server.stop()
+            await asyncio.wait_for(serving, 10)
+
+    with asyncio.Runner(loop_factory=web_config(app(0), idle_seconds=1).get_loop_factory()) as runner:
+        runner.run(main())
+
+
+@pytest.mark.parametrize("grace_seconds", [0.0, 0.2])
+def test_no_sent_request_is_lost_at_the_end(grace_seconds: float) -> None:
+    """Each rollout would else show as a burst of reset connections."""
+    clients: list[Client] = []
+    tasks: list[asyncio.Task[None]] = []
+
+    async def scenario(server: WebServer, port: int) -> None:
+        clients.extend(Client(port) for _ in range(12))
+        tasks.extend(asyncio.create_task(client.hammer(index % 2 == 0)) for index, client in enumerate(clients))
+        await asyncio.sleep(0.3)
+        server.stop()
+        await asyncio.gather(*tasks)
+
+    run(scenario, delay=0.003, grace_seconds=grace_seconds, drain_seconds=5.0)
+    assert [client.lost for client in clients] == [[]] * 12
+    assert all(client.answered > 5 for client in clients)
+
+
+def test_answers_ask_for_closing_during_the_grace_and_readiness_ends_first() -> None:
+    """A kept-alive connection would else be cut under the hands of a client that has just written to it."""
+    seen: list[object] = []
+
+    async def scenario(server: WebServer, port: int) -> None:
+        client = Client(port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        seen.append(await client.ask(reader, writer))
+        server._on_stop = lambda: seen.append("not ready")
+        server.stop()
+        await asyncio.sleep(0.1)
+        seen.append(await client.ask(reader, writer))
+        assert await reader.read() == b""
+        writer.close()
+        other, second = await asyncio.open_connection("127.0.0.1", port)
+        seen.append(await client.ask(other, second))
+        second.close()
+
+    run(scenario, grace_seconds=0.5, drain_seconds=1.0)
+    assert seen == [True, "not ready", False, False]
+
+
+def test_a_slow_answer_is_waited_for_and_an_idle_connection_is_not() -> None:
+    """Waiting for idle connections would make every stop last as long as `drain_seconds`."""
+    events: list[str] = []
+
+    async def main() -> None:
+        with listen("127.0.0.1", 0) as listener:
+            server = WebServer(web_config(app(0.8), idle_seconds=30), drain_seconds=20.0)
+            serving = asyncio.create_task(server.serve([listener]))
+            serving.add_done_callback(lambda _: events.append("server ended"))
+            client = Client(listener.getsockname()[1])
+            _, idle = await asyncio.open_connection("127.0.0.1", client.port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+            asking = asyncio.create_task(client.ask(reader, writer))
+            asking.add_done_callback(lambda _: events.append("answered"))
+            await asyncio.sleep(0.1)
+            server.stop()
+            await asyncio.wait_for(asyncio.gather(serving, asking), 10)
+            assert (client.answered, client.lost) == (1, [])
+            writer.close()
+            idle.close()
+
+    asyncio.run(main())
+    assert events == ["answered", "server ended"]
+
+
+def test_what_outlasts_the_drain_is_given_up() -> None:
+    """One stuck request must not hold a rollout for ever."""
+
+    async def scenario(server: WebServer, port: int) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(REQUEST)
+        await asyncio.sleep(0.1)
+        server.stop()
+        await asyncio.sleep(0.1)
+        writer.close()
+
+    run(scenario, delay=60.0, drain_seconds=0.3)
+
+
+def test_a_connection_in_the_queue_is_served_after_the_listener_refuses_new_ones() -> None:
+    """Closing a listening socket resets what the kernel has accepted: those clients have sent requests already."""
+
+    async def main() -> None:
+        with listen("127.0.0.1", 0) as listener:
+            address = listener.getsockname()
+            with socket.create_connection(address) as early:
+                await refuse_new([listener])
+                with socket.socket() as late:
+                    late.settimeout(0.2)
+                    with pytest.raises(TimeoutError):
+                        late.connect(address)
+                accepted, _ = listener.accept()
+                with accepted:
+                    accepted.sendall(b"hello")
+                    assert early.recv(5) == b"hello"
+
+    asyncio.run(main())
+
+
+def test_an_address_that_is_not_to_be_had_is_the_users_to_mend() -> None:
+    """Uvicorn itself would log it and exit with 1, as if it were our fault."""
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        assert url_of(taken) == f"http://127.0.0.1:{port}"
+        with pytest.raises(UserError, match=f"cannot listen on 127.0.0.1:{port}: .*--port"):
+            listen("127.0.0.1", port)
+    with pytest.raises(UserError, match=r"cannot listen on 192\.0\.2\.1:0: .*--host"):
+        listen("192.0.2.1", 0)
