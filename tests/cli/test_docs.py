@@ -59,6 +59,8 @@ def desk(tmp_path: Path, toy_file: Path, checkpoint: Callable[..., Path], monkey
 def run(command: str, teacher: Path) -> subprocess.CompletedProcess[str]:
     """A documented command, made short where the real one is long."""
     words = shlex.split(command)
+    if words[:2] == ["compressor", "export"]:  # of a toy validation split, int8 answers cannot be told well enough
+        words.append("--allow-inconclusive")
     if words[:2] in (["compressor", "run"], ["compressor", "compare"]):
         words += [word for key in FAST if not any(key.split("=")[0] in w for w in words) for word in ("--set", key)]
         if "--data" in words:

@@ -1,0 +1,65 @@
+"""The physical reference: tokenise and run in one thread, one text after the other, without any server.
+
+python -m benchmarks.serving.bare < plan.json
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from benchmarks.serving.peers.model import PeerModel
+
+
+class BarePlan(msgspec.Struct, frozen=True):
+    """What the loop does.
+
+    Attributes:
+        bundle: the folder.
+        precision: of the artifact.
+        texts: drawn from as the generator does.
+        seconds: of measuring; a quarter of it is spent on warming up before.
+        seed: of the order.
+    """
+
+    bundle: str
+    precision: str
+    texts: list[str]
+    seconds: float
+    seed: int
+
+
+class BareResult(msgspec.Struct, frozen=True):
+    """What it took."""
+
+    texts: int
+    cpu_ms_per_text: float
+    texts_per_second: float
+
+
+def run(plan: BarePlan) -> BareResult:
+    """Warm up, then count."""
+    model = PeerModel(Path(plan.bundle), plan.precision)
+    order = np.random.default_rng([plan.seed, 1]).integers(0, len(plan.texts), size=1 << 20).tolist()
+    _loop(model, plan.texts, order, plan.seconds / 4)
+    cpu, clock = time.process_time(), time.perf_counter()
+    count = _loop(model, plan.texts, order, plan.seconds)
+    return BareResult(count, (time.process_time() - cpu) / count * 1e3, count / (time.perf_counter() - clock))
+
+
+def _loop(model: PeerModel, texts: list[str], order: list[int], seconds: float) -> int:
+    end = time.perf_counter() + seconds
+    count = 0
+    while time.perf_counter() < end:
+        model.run([model.encode(texts[order[count % len(order)]])])
+        count += 1
+    return count
+
+
+if __name__ == "__main__":
+    result = run(msgspec.json.decode(sys.stdin.buffer.read(), type=BarePlan))
+    sys.stdout.buffer.write(msgspec.json.encode(result))

@@ -1,0 +1,232 @@
+"""One server at a time on the server's CPUs, the generator on others: starts, checks, pauses and measures."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.serving.answers import check_server, expected_answers, is_answered
+from benchmarks.serving.bare import BarePlan, BareResult
+from benchmarks.serving.generate import Generated, Plan
+from benchmarks.serving.processes import ServerProcess, free_port
+from benchmarks.serving.servers import Server
+from benchmarks.serving.store import Cell, Store
+
+ATTEMPTS = 3
+CHECKED_TEXTS = 24
+PRIMING_SECONDS = 0.3
+PRIMING_RATE = 40.0
+RECOVERY_SECONDS = 20.0
+RECOVERED_ANSWERS = 3
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all cells share.
+
+    Attributes:
+        bundle: the folder that all serve.
+        precision: of the artifact.
+        texts: of which each request carries one.
+        server_cpus: of the measured server, and of the bare loop.
+        client_cpus: of the generator.
+        limit_seconds: an answer that took longer is worth nothing.
+        seconds: length of a cell.
+        min_samples: a cell of a slow server lasts longer, up to three times, to send so many.
+    """
+
+    bundle: Path
+    precision: str
+    texts: tuple[str, ...]
+    server_cpus: frozenset[int]
+    client_cpus: frozenset[int]
+    limit_seconds: float = 0.05
+    seconds: float = 4.0
+    min_samples: int = 500
+
+
+class Bench:
+    """The running servers; all but the measured one are stopped by signal."""
+
+    def __init__(self, setting: Setting, servers: Sequence[Server], store: Store, logs: Path) -> None:
+        """Start nothing yet.
+
+        Args:
+            setting: what all cells share.
+            servers: to measure.
+            store: takes facts and cells.
+            logs: folder for what the servers print.
+        """
+        self.setting = setting
+        self.servers = {server.name: server for server in servers}
+        self.store = store
+        self._logs = logs
+        self._processes: dict[str, ServerProcess] = {}
+        self._files = ExitStack()
+        self._bodies = [json.dumps({"text": text}) for text in setting.texts]
+        self._expected = expected_answers(setting.bundle, setting.precision, setting.texts)
+
+    def __enter__(self) -> Bench:
+        """Start and check every server, one after the other."""
+        self._logs.mkdir(parents=True, exist_ok=True)
+        try:
+            for name in self.servers:
+                self._start(name)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """End every server."""
+        for process in self._processes.values():
+            process.stop()
+        self._files.close()
+
+    @property
+    def closed_seconds(self) -> float:
+        """Length of a closed-loop cell."""
+        return self.setting.seconds / 2
+
+    def resume(self, name: str) -> None:
+        """Let one server run, started anew if it has ended, and send it a few requests that count nowhere."""
+        if not self._processes[name].is_alive:
+            self._start(name)
+        self._processes[name].resume()
+        self._generate(self._plan(name, rate=PRIMING_RATE, seconds=PRIMING_SECONDS, seed=1))
+
+    def pause(self, name: str) -> None:
+        """Hold one server."""
+        self._processes[name].pause()
+
+    def measure(self, name: str, kind: str, rate: float, round_number: int) -> Cell:
+        """One cell of a server that runs; repeated when the generator was late.
+
+        Args:
+            name: of the server.
+            kind: "closed" measures without a rate, with four requests under way.
+            rate: requests per second.
+            round_number: the same texts and times (but for the rate) in all cells of a kind in a round.
+        """
+        seconds = self.setting.seconds
+        if kind != "closed":
+            seconds = min(max(seconds, self.setting.min_samples / rate), 3 * seconds)
+        plan = self._plan(name, rate=rate, seconds=seconds, seed=1000 * round_number + _seed_of(kind))
+        if kind == "closed":
+            plan = msgspec.structs.replace(plan, mode="closed", seconds=self.closed_seconds)
+        attempts = 0
+        while True:
+            attempts += 1
+            generated = self._generate(plan)
+            recovery = self._recover(name)
+            if generated.summary.is_valid or attempts == ATTEMPTS:
+                break
+        return Cell(
+            round=round_number,
+            server=name,
+            kind=kind,
+            rate=rate,
+            cpu_ms=generated.cpu_seconds / max(generated.summary.ok, 1) * 1e3,
+            recovery_seconds=recovery,
+            attempts=attempts,
+            summary=generated.summary,
+        )
+
+    def measure_bare(self, round_number: int) -> Cell:
+        """The bare loop on the server's CPUs."""
+        setting = self.setting
+        plan = BarePlan(
+            str(setting.bundle), setting.precision, list(setting.texts), setting.seconds, 1000 * round_number + 1
+        )
+        output = _run_module("benchmarks.serving.bare", msgspec.json.encode(plan), setting.server_cpus)
+        result = msgspec.json.decode(output, type=BareResult)
+        return Cell(
+            round=round_number, server="bare", kind="bare", rate=result.texts_per_second, cpu_ms=result.cpu_ms_per_text
+        )
+
+    def _start(self, name: str) -> None:
+        server = self.servers[name]
+        port = free_port()
+        log = self._files.enter_context((self._logs / f"{name}.log").open("ab"))
+        process = ServerProcess(
+            server.command(port), port, cpus=self.setting.server_cpus, environment=server.environment, log=log
+        )
+        self._processes[name] = process
+        try:
+            start_seconds = process.wait_until_ready(server.ready_path)
+            difference = check_server(server, port, self.setting.texts[:CHECKED_TEXTS], self._expected)
+        except RuntimeError as error:
+            raise RuntimeError(f"{server.title}: {error} ({self._logs / name}.log)") from error
+        self.store.note(
+            name,
+            {
+                "title": server.title,
+                "settings": server.settings,
+                "largest_difference": difference,
+                "start_seconds": round(start_seconds, 2),
+                "memory_bytes": process.memory_bytes(),
+            },
+        )
+        process.pause()
+
+    def _plan(self, name: str, *, rate: float, seconds: float, seed: int) -> Plan:
+        server = self.servers[name]
+        return Plan(
+            port=self._processes[name].port,
+            server_pid=self._processes[name].pid,
+            path=server.path,
+            bodies=self._bodies,
+            expected=[f'"label":{json.dumps(label)}' for label in self._expected.labels],
+            headers=server.headers,
+            rate=rate,
+            seconds=seconds,
+            limit_seconds=self.setting.limit_seconds,
+            seed=seed,
+        )
+
+    def _generate(self, plan: Plan) -> Generated:
+        output = _run_module("benchmarks.serving.generate", msgspec.json.encode(plan), self.setting.client_cpus)
+        return msgspec.json.decode(output, type=Generated)
+
+    def _recover(self, name: str) -> float | None:
+        """Wait until single requests are answered within the limit again; a server that never does is started anew."""
+        started = time.monotonic()
+        in_time = 0
+        while time.monotonic() - started < RECOVERY_SECONDS:
+            before = time.monotonic()
+            is_ok = is_answered(self.servers[name], self._processes[name].port, self.setting.texts[0])
+            in_time = in_time + 1 if is_ok and time.monotonic() - before <= self.setting.limit_seconds else 0
+            if in_time == RECOVERED_ANSWERS:
+                return round(before - started, 1)
+            time.sleep(0.0 if is_ok else 0.05)
+        self._processes[name].stop()
+        self._start(name)
+        self._processes[name].resume()
+        return None
+
+
+def _seed_of(kind: str) -> int:
+    kinds = ("closed", "probe", "even", "overload-3", "overload-10")
+    return kinds.index(kind)
+
+
+def _run_module(module: str, plan: bytes, cpus: frozenset[int]) -> bytes:
+    """Run one of our modules on CPUs of its own: JSON in, JSON out."""
+    done = subprocess.run(
+        [sys.executable, "-m", module],
+        input=plan,
+        stdout=subprocess.PIPE,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: os.sched_setaffinity(0, cpus),
+    )
+    return done.stdout
