@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from compressor.distillation.presets import check_early_stopping, parse_method
+from compressor.distillation.presets import PRESETS, check_early_stopping, parse_method
 
 Scalar = str | int | float | bool
 Positive = Annotated[int, Field(ge=1)]
@@ -217,7 +217,9 @@ class Recipe(Settings):
     teacher: TeacherSettings = TeacherSettings()
     student: StudentSettings = StudentSettings()
     method: dict[str, dict[str, Any]] = Field(
-        {"kd": {}}, description="a name, a mapping of names to knobs, or a list where methods compose"
+        {"kd": {}},
+        description=f"{', '.join(PRESETS)}: a name, a mapping of names to knobs, a list where methods compose, "
+        "or a text such as kd+swa:every=1",
     )
     training: TrainingSettings = TrainingSettings()
     seed: int = Field(0, ge=0, description="of initial heads, data order and dropout")

@@ -40,8 +40,18 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def parse_recipe(text: str, overrides: Sequence[str] = (), *, origin: str = "recipe") -> Recipe:
     """Validate a recipe's YAML text; see `load_recipe`."""
+    raw = read_yaml(text, origin=origin)
+    if not isinstance(raw, dict):
+        raise UserError(f"{origin} holds {type(raw).__name__}, expected a mapping of keys such as name and tasks.")
+    for override in overrides:
+        _apply_override(raw, override)
+    return build_recipe(raw, origin=origin)
+
+
+def read_yaml(text: str, *, origin: str) -> Any:
+    """The values of a YAML text; UserError says in one line where it is none."""
     try:
-        raw = yaml.safe_load(text)
+        return yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "unknown line"
@@ -49,11 +59,6 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), *, origin: str = "rec
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise UserError(f"{origin} is not valid YAML: line {line}: {error.reason}. Mend that line.") from error
-    if not isinstance(raw, dict):
-        raise UserError(f"{origin} holds {type(raw).__name__}, expected a mapping of keys such as name and tasks.")
-    for override in overrides:
-        _apply_override(raw, override)
-    return build_recipe(raw, origin=origin)
 
 
 def build_recipe(raw: Mapping[str, Any], *, origin: str = "recipe") -> Recipe:
@@ -151,11 +156,8 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key.strip():
         raise UserError(f"--set '{override}' was not understood. Expected key=value, e.g. training.epochs=3.")
-    try:
-        found = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set '{override}': the value is not valid YAML ({error}).") from error
-    _set_key(raw, key.strip(), found, origin=f"--set '{override}'")
+    origin = f"--set '{override}'"
+    _set_key(raw, key.strip(), read_yaml(value, origin=f"{origin}: the value"), origin=origin)
 
 
 def _set_key(raw: dict[str, Any], key: str, value: object, *, origin: str) -> None:

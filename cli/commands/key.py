@@ -22,8 +22,10 @@ def key(
     secret, line = make_key(name, rate)
     try:
         before = file.read_text(encoding="utf-8") if file.is_file() else ""
-        if before:
-            read_keys(file, None, 0.0)
+        if before and name in [known.name for known in read_keys(file, None, 0.0)]:
+            raise UserError(
+                f"the keys file '{file}' has a key named '{name}'. Choose another name, or remove its line."
+            )
         with file.open("a", encoding="utf-8") as keys:
             keys.write(f"{'' if before.endswith(chr(10)) or not before else chr(10)}{line}\n")
     except (OSError, UnicodeDecodeError) as error:

@@ -25,7 +25,12 @@ def run(
     label: Annotated[str | None, typer.Option(help="Label column.")] = None,
     teacher: Annotated[str | None, typer.Option(help="Teacher checkpoint: folder, installed model or hub id.")] = None,
     student_layers: Annotated[int | None, typer.Option(min=1, help="Layers of the student.")] = None,
-    method: Annotated[str | None, typer.Option(help="Distillation method.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="Methods (none, kd, sda, sdv, swa, se, ema, avg, vote) joined by +, with their knobs: kd+swa:every=1."
+        ),
+    ] = None,
 ) -> None:
     """Run all stages; a second call continues where it stopped and repeats nothing.
 

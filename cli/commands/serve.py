@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,9 +56,20 @@ def serve(
 
         measure(bundle, chosen, settings or Path("serve.toml"), _print)
         return
-    from serving.operations.server import serve as run_server
+    with _stop_while_importing():
+        from serving.operations.server import serve as run_server
 
     run_server(bundle, chosen, _print, calibration=None if settings is None else read_calibration(settings))
+
+
+@contextlib.contextmanager
+def _stop_while_importing() -> Iterator[None]:
+    """SIGTERM before there is a server is a clean end, too: nothing was promised yet."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _print(line: str) -> None:

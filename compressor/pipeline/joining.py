@@ -17,6 +17,8 @@ from compressor.pipeline.stages import STAGE_FILE, read_json, write_json
 from serving.errors import UserError
 
 INITIAL_WEIGHTS = "initial_weights"
+STUDENT_LINK = "student"
+_TEACH_TOGETHER = "let their answers teach one student (teacher: {model: [A, B], train: false})"
 
 
 def average_students(folder: Path, members: Sequence[Path]) -> None:
@@ -61,6 +63,7 @@ def training_facts(folder: Path) -> dict[str, Any] | None:
 
 def check_can_be_averaged(members: Sequence[Path]) -> None:
     """UserError if the mean of some students' weights would mean nothing; reads no weights."""
+    check_are_students(members)
     check_same_tasks(members)
     for first, second in pairwise(members):
         _check_architectures(first, second)
@@ -70,8 +73,17 @@ def check_can_be_averaged(members: Sequence[Path]) -> None:
             raise UserError(
                 f"the students '{members[0]}' and '{member}' started from different initial weights, and the mean of "
                 "such weights is no model. Train them with the same seed and checkpoint and another order_seed, or "
-                "join them with vote."
+                f"{_TEACH_TOGETHER}."
             )
+
+
+def check_are_students(members: Sequence[Path]) -> None:
+    """UserError if one of the folders is not there, or is a run and not the student in it."""
+    for member in members:
+        if not member.is_dir():
+            raise UserError(f"avg.of names '{member}', but there is no such folder. Give folders of finished students.")
+        if (member / STUDENT_LINK).is_dir():
+            raise UserError(f"avg.of names the run '{member}'. Give the student in it: '{member / STUDENT_LINK}'.")
 
 
 def check_same_tasks(members: Sequence[Path]) -> None:
@@ -105,7 +117,7 @@ def _check_architectures(first: Path, second: Path) -> None:
     if difference:
         raise UserError(
             f"the students '{first}' and '{second}' have different architectures: {difference}. "
-            "The mean of weights needs students of one shape; join them with vote."
+            f"The mean of weights needs students of one shape; {_TEACH_TOGETHER}."
         )
 
 
@@ -123,7 +135,7 @@ def _initial_weights(folder: Path) -> str:
     if not history.get(INITIAL_WEIGHTS):
         raise UserError(
             f"'{folder}' does not record the initial weights of its training, so nobody can say whether the mean with "
-            "another student is a model. Give students that this program trained, or join them with vote."
+            f"another student is a model. Give students that this program trained, or {_TEACH_TOGETHER}."
         )
     return str(history[INITIAL_WEIGHTS])
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from compressor.distillation.presets import PRESETS, Knobs, file_label_of, knobs_of, label_of, needs_teacher
 from compressor.models.resolve import checkpoint_fingerprint
 from compressor.pipeline import learning
-from compressor.pipeline.joining import average_students
+from compressor.pipeline.joining import average_students, check_are_students
 from compressor.pipeline.several_runs import (
     given_folders,
     member_methods,
@@ -48,7 +48,7 @@ class LearningStages(TeacherStages):
 
     @cached_property
     def members(self) -> list[Stage]:
-        """The trainings behind the student: one, or those that `avg` or `vote` joins; none if they are given."""
+        """The trainings behind the student: one, or those that `avg` or `vote` joins; none if `avg` is given them."""
         methods = self.recipe.method
         if given_folders(methods):
             return []
@@ -62,11 +62,11 @@ class LearningStages(TeacherStages):
 
     @property
     def given_members(self) -> list[Path]:
-        """The folders of finished students that `avg` or `vote` joins instead of training."""
+        """The folders of finished students that `avg` joins instead of training."""
         return given_folders(self.recipe.method)
 
     def member_folders(self) -> list[Path]:
-        """Where the students lie that the method joins."""
+        """Where the students lie that `avg` joins."""
         return self.given_members or [self.path(stage) for stage in self.members]
 
     @cached_property
@@ -111,6 +111,7 @@ class LearningStages(TeacherStages):
 
     def _average(self, methods: Mapping[str, Knobs]) -> Stage:
         given = self.given_members
+        check_are_students(given)
         called = without_folders(methods)
         return Stage(
             f"student-{file_label_of(called)}",

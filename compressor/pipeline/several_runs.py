@@ -32,9 +32,8 @@ def member_methods(methods: Mapping[str, Knobs]) -> dict[str, Knobs]:
 
 
 def given_folders(methods: Mapping[str, Knobs]) -> list[Path]:
-    """Folders of finished students that are joined instead of training some; empty where they are trained."""
-    runs = runs_name(methods)
-    return [Path(folder).expanduser() for folder in (knobs_of(methods, runs).of or ())] if runs else []
+    """Folders of finished students that `avg` joins instead of training some; empty where they are trained."""
+    return [Path(folder).expanduser() for folder in (knobs_of(methods, "avg").of or ())] if "avg" in methods else []
 
 
 def without_folders(methods: Mapping[str, Knobs]) -> dict[str, Knobs]:

@@ -159,21 +159,29 @@ def toy_model(checkpoint: Callable[..., Path]) -> Path:
     return checkpoint()
 
 
+@pytest.fixture(scope="session")
+def make_toy(toy_model: Path, make_rows: Callable[..., Any]) -> Callable[[Path], Toy]:
+    """A factory: folder -> data and recipe in it, nothing run yet."""
+
+    def make(folder: Path) -> Toy:
+        made = Toy(folder, toy_model)
+        made.write_data(make_rows(240))
+        made.write()
+        return made
+
+    return make
+
+
 @pytest.fixture
-def toy(tmp_path: Path, toy_model: Path, make_rows: Callable[..., Any]) -> Toy:
+def toy(tmp_path: Path, make_toy: Callable[[Path], Toy]) -> Toy:
     """Data and recipe, nothing run yet."""
-    made = Toy(tmp_path, toy_model)
-    made.write_data(make_rows(240))
-    made.write()
-    return made
+    return make_toy(tmp_path)
 
 
 @pytest.fixture(scope="session")
-def toy_run(tmp_path_factory: pytest.TempPathFactory, toy_model: Path, make_rows: Callable[..., Any]) -> Toy:
+def toy_run(tmp_path_factory: pytest.TempPathFactory, make_toy: Callable[[Path], Toy]) -> Toy:
     """A finished run, for reading only."""
-    made = Toy(tmp_path_factory.mktemp("toy"), toy_model)
-    made.write_data(make_rows(240))
-    made.write()
+    made = make_toy(tmp_path_factory.mktemp("toy"))
     done = call("run", made.recipe, "--output", made.run)
     assert done.code == 0, done.err
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from scipy.special import softmax
 
 from compressor.data.splits import load_task_data, training_texts
+from compressor.distillation.presets import PRESETS
 from compressor.evaluation.flatness import Survey
 from compressor.models.checkpoint import load_checkpoint
 from compressor.models.teacher import teacher_logits
@@ -86,6 +88,28 @@ def test_vote_is_refused_before_anything_is_read_and_says_what_else_to_do(
         assert "compressor compare" in done.error
         assert "teacher.ensemble" in done.error
     assert toy.stages() == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        (["swa", "se"], "'swa' and 'se' cannot be combined"),
+        ({"sda": {"weight": -1}}, "sda.weight is -1.0, expected a number of at least 0"),
+        ({"swa": {"start": 1.0}}, "averaging would begin after the last step"),
+        ("kd+swa:every=0", "swa.every is 0, expected a whole number of at least 1"),
+        ({"avg": {"of": ["one", "nowhere"]}}, "avg.of names 'nowhere', but there is no such folder"),
+        ({"avg": {"of": ["one", "two"]}}, "avg.of names the run 'two'. Give the student in it: 'two/student'"),
+    ],
+)
+def test_an_impossible_method_is_one_line_before_anything_is_read(
+    toy: Any, compressor: Callable[..., Any], method: object, said: str
+) -> None:
+    """Catches a method that is found impossible after the teacher was trained, or in words that help nobody."""
+    for folder in ("one", "two/student"):
+        Path(folder).mkdir(parents=True)
+    done = compressor("run", toy.write(method=method), "--output", toy.run)
+    assert (done.code, said in done.error) == (2, True)
+    assert not list(toy.run.glob("stages/*-*"))
 
 
 @pytest.mark.parametrize(
@@ -192,6 +216,7 @@ def test_links_follow_a_teacher_that_becomes_an_ensemble_and_back(toy: Any, comp
     assert len(stages_called(toy.run, "teacher-topic")) == 3
 
 
+@pytest.mark.slow
 def test_existing_checkpoints_can_teach_together(toy: Any, skilled: Path, compressor: Callable[..., Any]) -> None:
     """Catches members whose label orders differ and are averaged by position."""
     teacher = {"model": [str(skilled), str(toy.model)], "train": False}
@@ -231,3 +256,10 @@ def test_an_average_killed_in_its_second_run_ends_with_the_same_weights(
     assert {name: after[name] for name in before} == before
     weights = [folder / "student" / "model.safetensors" for folder in (whole, toy.run)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_help_names_every_method(compressor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a method that nobody can find out about, and one that is offered and not there."""
+    monkeypatch.setenv("COLUMNS", "300")
+    (named,) = re.findall(r"Methods \((.*?)\)", compressor("run", "--help").out)
+    assert named.split(", ") == list(PRESETS)

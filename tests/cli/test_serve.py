@@ -90,6 +90,35 @@ def test_calibration_writes_what_serve_then_reads(
         process.communicate()
 
 
+def test_a_key_of_a_name_that_is_there_changes_nothing(compressor: Callable[..., Any], tmp_path: Path) -> None:
+    """A second line of a name makes the whole file unreadable: the next start of every server would fail."""
+    file = tmp_path / "keys.txt"
+    assert compressor("key", "alice", "--file", file).code == 0
+    before = file.read_text()
+    done = compressor("key", "alice", "--file", file)
+    assert (done.code, done.out) == (2, "")
+    assert "'alice'" in done.error
+    assert file.read_text() == before
+
+
+def test_a_stop_during_the_imports_is_a_clean_end(script: Path, tmp_path: Path) -> None:
+    """An orchestrator that changes its mind in the first second would count a crash."""
+    code = (
+        "import builtins, os, signal, sys\n"
+        "original = builtins.__import__\n"
+        "def stopping(name, *rest):\n"
+        "    if name == 'serving.operations.server':\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return original(name, *rest)\n"
+        "builtins.__import__ = stopping\n"
+        "from cli.main import run_app\n"
+        f"sys.argv = ['compressor', 'serve', {str(tmp_path)!r}]\n"
+        "run_app()\n"
+    )
+    done = subprocess.run([script.parent / "python", "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_made_key_opens_the_server(
     toy_run: Any, script: Path, compressor: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -47,7 +47,7 @@ def test_gold_labels_are_understood_where_no_supervision_is_named() -> None:
 def test_methods_written_on_the_command_line(text: str, methods: dict[str, object], label: str) -> None:
     """Catches a knob read as a text, and two rows of a comparison under one label."""
     found = parse_method_text(text)
-    assert found == methods
+    assert found == parse_method(text) == methods
     assert label_of(found) == label
     assert set(file_label_of(found)) <= set("abcdefghijklmnopqrstuvwxyz0123456789.+=_-")
 
@@ -82,7 +82,10 @@ def test_methods_written_on_the_command_line(text: str, methods: dict[str, objec
         ("swa:keep=best", "swa.keep is 'best', expected 'average', 'last' or 'selected'"),
         ("ema:decay=1", "ema.decay is 1.0"),
         ("avg:runs=1", "avg.runs is 1"),
-        ("vote:of=[a]", "vote.of is ['a'], expected at least two folders"),
+        ("avg:of=[a]", "avg.of is ['a'], expected at least two folders"),
+        ("vote:runs=1", "vote.runs is 1"),
+        ("vote:of=[a,b]", "method 'vote' has no knob 'of'. Choose one of: runs."),
+        ("sda(k=all)", "got 'sda(k=all)', expected a method such as kd, sda:k=all:weight=1.5"),
         ("avg:of=a", "avg.of is 'a', expected a list of texts or nothing (null)"),
         ("kd:alpha=.nan", "kd.alpha is nan"),
         ("kd+kd", "method 'kd' stands twice"),

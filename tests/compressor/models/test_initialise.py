@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from transformers import AutoConfig, AutoModel, BertConfig
 
+from compressor.models import resolve
 from compressor.models.initialise import chosen_layers, finetuned_model, load_tokenizer
 from compressor.models.resolve import CARRIED_MODELS, checkpoint_fingerprint, resolve_model
 from serving.errors import UserError
+from serving.hashing import hash_file
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -85,6 +88,32 @@ def test_fingerprints_follow_the_content(checkpoint: Callable[..., Path]) -> Non
     config.save_pretrained(folder)
     assert checkpoint_fingerprint(str(folder)) != before
     assert checkpoint_fingerprint("org/model-that-is-not-here") == "org/model-that-is-not-here"
+
+
+def test_a_checkpoint_is_read_once_and_again_only_when_it_changed(
+    checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches weights of a hundred megabytes hashed for every stage of every cell, and a change that is overlooked."""
+    folder = checkpoint()
+    read: list[str] = []
+
+    def noted(path: Path) -> str:
+        read.append(path.name)
+        return hash_file(path)
+
+    monkeypatch.setattr(resolve, "hash_file", noted)
+    before = checkpoint_fingerprint(str(folder))
+    assert "model.safetensors" in read
+    assert len(read) == len(set(read))
+    read.clear()
+    assert checkpoint_fingerprint(str(folder)) == before
+    assert read == []
+    config = folder / "config.json"
+    times = config.stat().st_atime_ns, config.stat().st_mtime_ns
+    config.write_text(config.read_text().replace('"gelu"', '"relu"'))  # of the same size
+    os.utime(config, ns=times)
+    assert checkpoint_fingerprint(str(folder)) != before
+    assert read == ["config.json"]
 
 
 def test_the_built_in_teacher_is_found_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, softmax
 
-from compressor.data.splits import VALIDATION
+from compressor.data.splits import TaskData
 from compressor.distillation.presets import PRESETS
 from compressor.evaluation.figures import FIGURES_FILE, read_logits
 from compressor.models.checkpoint import load_checkpoint
@@ -21,7 +21,6 @@ from compressor.pipeline.checks import check_with_data
 from compressor.pipeline.graph import Pipeline
 from compressor.pipeline.joining import average_students, check_can_be_averaged, check_fits_data
 from compressor.pipeline.learning import load_data
-from compressor.pipeline.run import RunFolder
 from compressor.pipeline.stages import Stage, StageStore, needed_for, run_stages
 from compressor.recipe import Recipe
 from serving.errors import UserError
@@ -143,6 +142,11 @@ def test_students_that_cannot_be_averaged_are_named_with_the_reason(
         check_can_be_averaged([two[0], other_task.path(other_task.student)])
     with pytest.raises(UserError, match="not a checkpoint of this program"):
         check_can_be_averaged([two[0], tmp_path])
+    with pytest.raises(UserError, match=r"names '.*nowhere', but there is no such folder"):
+        check_can_be_averaged([two[0], tmp_path / "nowhere"])
+    (tmp_path / "student").symlink_to(two[1])
+    with pytest.raises(UserError, match=r"names the run '.*'\. Give the student in it: '.*/student'"):
+        check_can_be_averaged([two[0], tmp_path])
     data = load_data(wider.path(wider.data))
     check_fits_data(two, data)
     with pytest.raises(UserError, match="does not answer the tasks of this recipe"):
@@ -162,24 +166,6 @@ def test_an_average_is_a_student_that_can_be_averaged_again(two: list[Path], tmp
     assert num_parameters(load_checkpoint(mean)) == num_parameters(load_checkpoint(two[0]))
 
 
-def test_given_students_vote_without_any_training(
-    two: list[Path], recipe: Callable[..., Recipe], tmp_path: Path
-) -> None:
-    """Catches given folders that are ignored, and trainings for a vote over what is finished."""
-    wanted = recipe(method={"vote": {"of": [str(folder) for folder in two]}})
-    folder = RunFolder.open(tmp_path / "run", wanted)
-    pipeline = folder.pipeline
-    folder.run(pipeline.figures["student"])
-    stages = tmp_path / "run" / "stages"
-    assert {path.name.partition("-")[0] for path in stages.iterdir()} == {".locks", "data", "figures"}
-    assert not (tmp_path / "run" / "student").exists()
-    figures = json.loads((pipeline.path(pipeline.figures["student"]) / FIGURES_FILE).read_text())
-    assert figures["members"] == 2
-    assert np.isfinite(read_logits(pipeline.path(pipeline.figures["student"]), "topic", VALIDATION)).all()
-    swapped = recipe(method={"vote": {"of": [str(folder) for folder in reversed(two)]}})
-    assert Pipeline(swapped, pipeline.store).figures["student"].key != pipeline.figures["student"].key
-
-
 @pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if preset.place != "runs"])
 def test_every_method_is_checked_against_the_real_number_of_steps(
     name: str, recipe: Callable[..., Recipe], tmp_path: Path
@@ -195,3 +181,14 @@ def test_every_method_is_checked_against_the_real_number_of_steps(
         check_with_data(recipe(method={name: {knob: largest}}), data)
         with pytest.raises(UserError, match=f"{name}.{knob}"):
             check_with_data(recipe(method={name: {knob: largest + 1}}), data)
+
+
+def test_texts_without_label_count_as_steps_where_a_teacher_is_read(
+    recipe: Callable[..., Recipe], toy_data: TaskData
+) -> None:
+    """Catches a method refused, or let through, by a count of steps that the training does not have."""
+    training = {**TRAINING, "batch_size": 12}  # 96 labelled rows are 8 steps, with the 12 others 9
+    data = {"topic": toy_data}
+    check_with_data(recipe(method=["kd", {"sda": {"k": 9}}], training=training), data)
+    with pytest.raises(UserError, match="has only 8 optimizer steps"):
+        check_with_data(recipe(method={"sda": {"k": 9}}, training=training), data)

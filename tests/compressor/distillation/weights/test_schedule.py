@@ -9,6 +9,7 @@ import torch
 from transformers import get_linear_schedule_with_warmup
 
 from compressor.distillation.weights.schedule import ConstantTail, Linear, Schedule, first_step
+from serving.errors import UserError
 
 
 def shares(schedule: Schedule, num_steps: int, warmup_steps: int) -> list[float]:
@@ -43,6 +44,13 @@ def test_a_tail_may_begin_with_the_first_step_or_right_after_the_warm_up() -> No
     """Catches a division by zero at the edges."""
     assert shares(ConstantTail(0.0, 0.5), 4, 0) == [0.5] * 5
     assert shares(ConstantTail(0.5, 0.5), 4, 2) == [0.0, 0.5, 0.5, 0.5, 0.5]
+
+
+def test_a_tail_inside_the_warm_up_is_refused_from_its_first_step_on() -> None:
+    """Catches a learning rate that jumps from the middle of its rise to the tail's."""
+    ConstantTail(0.5, 0.5).check(num_steps=4, warmup_steps=2)
+    with pytest.raises(UserError, match=r"after step 2 of 4, inside the warm-up of 3 steps\. Raise swa"):
+        ConstantTail(0.5, 0.5).check(num_steps=4, warmup_steps=3)
 
 
 def test_the_phase_begins_at_the_floor_of_its_share() -> None:
