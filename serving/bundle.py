@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.answers import answer_rows
+from serving.binding import BoundSession
 from serving.errors import BundleError
 from serving.golden import read_golden, replay
 from serving.hashing import hash_file
@@ -70,7 +71,7 @@ class Bundle:
             verify_files(folder, manifest)
         encoder = TextEncoder.load(folder / TOKENIZER_FILE, manifest.inputs)
         session = create_session(folder / artifact.file, threads, providers_of(device))
-        model = OnnxModel(session, encoder, manifest.tasks)
+        model = OnnxModel(session if device == "cpu" else BoundSession(session, device), encoder, manifest.tasks)
         if check:
             replay(read_golden(folder), model, artifact, _num_examples(artifact))
         return cls(folder, manifest, artifact, model)

@@ -15,11 +15,18 @@ from serving.tokenise import Encoding, TextEncoder
 if TYPE_CHECKING:
     import onnxruntime
 
+    from serving.binding import BoundSession
+
 
 class OnnxModel:
     """One session, the encoder that feeds it and the tasks that read it."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, encoder: TextEncoder, tasks: Sequence[TaskSpec]) -> None:
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession | BoundSession,
+        encoder: TextEncoder,
+        tasks: Sequence[TaskSpec],
+    ) -> None:
         """Join the three; BundleError when the graph has not the inputs and outputs that the others name."""
         _check_names("inputs", [node.name for node in session.get_inputs()], encoder.inputs.names)
         _check_names("outputs", [node.name for node in session.get_outputs()], [task.output for task in tasks])
@@ -112,8 +119,8 @@ def _check_output(task: TaskSpec, output: NDArray[np.float32], rows: Sequence[in
             f"output '{task.output}' has the shape {output.shape}, but task '{task.name}' needs {expected}. "
             "Export the bundle again."
         )
-    finite = np.isfinite(output).all(axis=1)
-    if not finite.all():
+    if not (is_finite := np.isfinite(output)).all():
+        finite = is_finite.all(axis=1)
         raise BundleError(
             f"the graph gave logits that are not numbers for text {rows[int(finite.argmin())]} "
             f"(task '{task.name}'). Serve another precision, or export the bundle again."

@@ -104,7 +104,7 @@ class TextEncoder:
         """The graph's inputs for one text, which needs no padding."""
         arrays = {"input_ids": np.array([encoding.input_ids], dtype=np.int64)}
         if "attention_mask" in self.inputs.names:
-            arrays["attention_mask"] = np.ones_like(arrays["input_ids"])
+            arrays["attention_mask"] = np.ones((1, len(encoding)), dtype=np.int64)
         if "token_type_ids" in self.inputs.names:
             arrays["token_type_ids"] = np.array([encoding.token_type_ids], dtype=np.int64)
         return {name: arrays[name] for name in self.inputs.names}

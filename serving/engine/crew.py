@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
 
 from serving.engine.admission import Admission
-from serving.engine.contract import COUNTERS, Answered, Expired, LaneFailed, Load, Overloaded
+from serving.engine.contract import COUNTERS, Expired, LaneFailed, Load, Overloaded
+from serving.engine.endings import Ending, tell
 from serving.engine.lanes import Call, Lane, Outcome, perform, stall_limit, tokenise
 from serving.engine.orders import Order
 from serving.engine.schedule import Scheduler
@@ -18,8 +18,6 @@ from serving.engine.tickets import Ticket
 WATCH_SECONDS = 0.25
 LOSSES_PER_LANE = 2
 """Lanes given up in a row, without an answer between them, after which the engine has failed."""
-
-Ending = tuple[Order, Answered | Exception]
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +67,8 @@ class Crew:
             if thread.is_alive():
                 thread.join(max(0.0, end - time.monotonic()))
 
-    def submit(self, order: Order) -> None:
-        """Let an order wait for a lane, or refuse it (see `Admission.admit`)."""
+    def submit(self, order: Order) -> list[Lane]:
+        """Let an order wait for a lane, or refuse it (see `Admission.admit`); returns the idle lanes to wake."""
         with self._lock:
             if self.has_failed:
                 raise LaneFailed("the lanes have failed; this process is to be restarted")
@@ -80,9 +78,7 @@ class Crew:
                 self.counters["requests_overloaded" if isinstance(refusal, Overloaded) else "requests_expired"] += 1
                 raise
             self._orders.add(order)
-            woken = [self._idle.pop() for _ in range(min(len(self._idle), len(order.ticket.items)))]
-        for lane in woken:
-            lane.wake()
+            return [self._idle.pop() for _ in range(min(len(self._idle), len(order.ticket.items)))]
 
     def drop(self, order: Order, counter: str) -> bool:
         """Forget an order that nobody waits for; False when its answer was already on its way."""
@@ -93,7 +89,7 @@ class Crew:
         """End all unanswered orders with an error; returns how many there were."""
         with self._lock:
             endings: list[Ending] = [(order, error) for order in list(self._orders) if self._close(order, counter)]
-        _tell(endings)
+        tell(endings)
         return len(endings)
 
     def count(self, counter: str) -> None:
@@ -119,43 +115,54 @@ class Crew:
     def _serve(self, lane: Lane) -> None:
         """What a lane's thread does, until it is told to stop or was given up."""
         try:
-            while self._step(lane):
+            while self._turn(lane):
                 pass
         except Exception:
             logger.exception("a lane broke; the watchdog replaces it")
 
-    def _step(self, lane: Lane) -> bool:
-        while (call := self._next(lane)) is None:
-            if self._is_over(lane):
+    def _turn(self, lane: Lane) -> bool:
+        """Hand in the last call, and take and run the next one, or sleep; False at the lane's end.
+
+        The event loop is told last: it wakes at once, and should find the interpreter lock free.
+        """
+        with self._lock:
+            if lane.is_given_up:
                 return False
+            done = lane.call
+            endings = [] if done is None else self._hand_in(lane, done)
+            is_over = self._stop.is_set() or self.has_failed
+            if not is_over:
+                endings += self._take(lane)
+            call = lane.call
+        tell(endings)
+        if is_over:
+            if done is not None and done.outcome.is_broken:
+                self.fail_all(LaneFailed("the model fails on every text"))
+            return False
+        if call is None:
             lane.sleep()
-        self._gather(call)
-        outcome = perform(call)
+        else:
+            self._gather(call)
+            self._run(call)
+        return True
+
+    def _run(self, call: Call) -> None:
+        call.outcome = outcome = perform(call)
         if not outcome.has_answer and self._num_failures + len(call.items) >= FAILURES_BEFORE_PROBE:
             outcome.is_broken = not call.served.still_works()
-        return self._finish(lane, call, outcome)
 
-    def _is_over(self, lane: Lane) -> bool:
-        return self._stop.is_set() or lane.is_given_up or self.has_failed
-
-    def _next(self, lane: Lane) -> Call | None:
-        """The next call, or None after the lane was put among the idle ones."""
-        with self._lock:
-            if self._is_over(lane):
-                return None
-            now = time.monotonic()
-            item, expired = self._scheduler.take(now)
-            endings = self._expire(expired)
-            if item is None:
-                self._idle.append(lane)
-            else:
-                order = item.ticket.owner
-                order.started = order.started or now
-                limit = stall_limit(self._stall_seconds, item.seconds)
-                lane.call = Call(order.served, order.tasks, [item], now, limit)
-            call = lane.call
-        _tell(endings)
-        return call
+    def _take(self, lane: Lane) -> list[Ending]:
+        """Give a lane its next call, or put it among the idle ones; returns what expired on the way."""
+        now = time.monotonic()
+        item, expired = self._scheduler.take(now)
+        if item is None:
+            self._idle.append(lane)
+        else:
+            order = item.ticket.owner
+            order.started = order.started or now
+            limit = stall_limit(self._stall_seconds, item.seconds)
+            lane.call = Call(order.served, order.tasks, [item], now, limit)
+        return self._expire(expired) if expired else []
 
     def _expire(self, tickets: list[Ticket]) -> list[Ending]:
         error = Expired("the deadline could no longer be met")
@@ -186,20 +193,15 @@ class Crew:
             for order in (item.ticket.owner for item in call.items[1:]):
                 order.started = order.started or now
 
-    def _finish(self, lane: Lane, call: Call, outcome: Outcome) -> bool:
-        with self._lock:
-            if lane.is_given_up:
-                return False
-            lane.call = None
-            lane_seconds = None if outcome.kinds else time.monotonic() - call.started
-            self._scheduler.finish(call.items, lane_seconds)
-            self._count_call(call, outcome)
-            self.has_failed = self.has_failed or outcome.is_broken
-            endings = self._collect(call, outcome)
-        _tell(endings)
-        if self.has_failed:
-            self.fail_all(LaneFailed("the model fails on every text"))
-        return not self.has_failed
+    def _hand_in(self, lane: Lane, call: Call) -> list[Ending]:
+        """Book a call that has come back; returns the orders that this ends."""
+        lane.call = None
+        outcome = call.outcome
+        lane_seconds = None if outcome.kinds else time.monotonic() - call.started
+        self._scheduler.finish(call.items, lane_seconds)
+        self._count_call(call, outcome)
+        self.has_failed = self.has_failed or outcome.is_broken
+        return self._collect(call, outcome)
 
     def _count_call(self, call: Call, outcome: Outcome) -> None:
         counters = self.counters
@@ -251,7 +253,7 @@ class Crew:
                 now = time.monotonic()
                 lost = [lane for lane in self._lanes if lane.is_lost(now)]
                 endings = [ending for lane in lost for ending in self._replace(lane)]
-            _tell(endings)
+            tell(endings)
             if self.has_failed:
                 self.fail_all(LaneFailed("too many lanes hang in the model"))
 
@@ -277,21 +279,3 @@ class Crew:
         else:
             self._hire()
         return endings
-
-
-def _tell(endings: list[Ending]) -> None:
-    """One wake-up of the event loop per finished order."""
-    for order, ending in endings:
-        try:
-            order.loop.call_soon_threadsafe(_resolve, order.future, ending)
-        except RuntimeError:  # the loop has ended, and with it whoever waited
-            logger.debug("an answer came after its event loop had ended")
-
-
-def _resolve(future: asyncio.Future[Answered], ending: Answered | Exception) -> None:
-    if future.done():
-        return
-    if isinstance(ending, Exception):
-        future.set_exception(ending)
-    else:
-        future.set_result(ending)

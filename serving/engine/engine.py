@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import msgspec
@@ -15,6 +16,9 @@ import msgspec
 from serving.bundle import Bundle
 from serving.engine.contract import Answered, Expired, Load, NotReady, State, Work
 from serving.engine.crew import Crew
+from serving.engine.deadlines import Deadlines
+from serving.engine.endings import settle
+from serving.engine.lanes import tokenise
 from serving.engine.orders import Order, nothing_asked
 from serving.engine.schedule import Scheduler
 from serving.engine.served import Served
@@ -30,6 +34,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
         queue_tokens: tokens that may wait; what comes beyond is refused.
         batch: auto (texts share a call where that saves time), or how many may share one at most; 1 for never.
         batch_tokens: rows times longest of a shared call, at most.
+        tokenisers: threads that tokenise what waits while the lanes are busy; for a GPU, whose one lane should do
+            nothing but compute. On a CPU they would only take from the lanes.
         stall_seconds: a call hangs after this many seconds, unless its predicted duration asks for more.
     """
 
@@ -38,6 +44,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     queue_tokens: int = 65_536
     batch: Literal["auto"] | int = "auto"
     batch_tokens: int = 4096
+    tokenisers: int = 0
     stall_seconds: float = 10.0
 
     def __post_init__(self) -> None:
@@ -66,10 +73,11 @@ class LaneEngine:
         scheduler = Scheduler(settings.lanes, batch_tokens=settings.batch_tokens, **rows)
         self.settings = settings
         self._crew = Crew(scheduler, settings.queue_tokens, settings.stall_seconds)
+        self._tokenisers = ThreadPoolExecutor(settings.tokenisers, "tokeniser") if settings.tokenisers else None
         self._first_bundle: Bundle | None = bundle
         self._served: Served | None = None
         self._state: State = "starting"
-        self._num_waiting = 0
+        self._deadlines = Deadlines(self._expire)
         self._quiet: asyncio.Event | None = None
 
     @property
@@ -106,17 +114,21 @@ class LaneEngine:
         if not work.texts:
             return nothing_asked(work, served, tasks)
         order = Order(work, served, tasks, time.monotonic())
-        self._crew.submit(order)
-        timer = order.loop.call_later(max(0.0, work.deadline - order.admitted), self._expire, order)
-        self._num_waiting += 1
+        items = tuple(order.ticket.items)
+        woken = self._crew.submit(order)
+        if self._tokenisers is not None and len(woken) < len(items):
+            for item in items[len(woken) :]:  # a lane that needs one of them first tokenises it itself
+                self._tokenisers.submit(tokenise, served, item)
+        self._deadlines.watch(order)
+        for lane in woken:  # last: a lane finds the interpreter lock free the sooner
+            lane.wake()
         try:
             return await order.future
         finally:
-            timer.cancel()
+            self._deadlines.forget(order)
             if not order.is_settled:
                 self._crew.drop(order, "requests_cancelled")
-            self._num_waiting -= 1
-            if self._quiet is not None and self._num_waiting == 0:
+            if self._quiet is not None and not self._deadlines:
                 self._quiet.set()
 
     def load(self) -> Load:
@@ -133,7 +145,7 @@ class LaneEngine:
             How many requests ended so.
         """
         self._state = "draining"
-        if self._num_waiting:
+        if self._deadlines:
             self._quiet = asyncio.Event()
             try:
                 await asyncio.wait_for(self._quiet.wait(), grace)
@@ -161,6 +173,8 @@ class LaneEngine:
         self._state = "draining"
         self._crew.fail_all(NotReady("the engine was closed"))
         self._crew.stop()
+        if self._tokenisers is not None:
+            self._tokenisers.shutdown(wait=False, cancel_futures=True)
 
     def _ready(self) -> Served:
         if self.state in ("starting", "draining") or self._served is None:
@@ -169,5 +183,5 @@ class LaneEngine:
 
     def _expire(self, order: Order) -> None:
         """The deadline has come: whoever waits is told so, whatever the lane does."""
-        if self._crew.drop(order, "requests_expired") and not order.future.done():
-            order.future.set_exception(Expired("the deadline passed before there was an answer"))
+        if self._crew.drop(order, "requests_expired"):
+            settle(order.future, Expired("the deadline passed before there was an answer"))

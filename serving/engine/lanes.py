@@ -27,25 +27,6 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
-class Call:
-    """What a lane works on.
-
-    Attributes:
-        served: the bundle.
-        tasks: what is asked of it.
-        items: the texts; the first one decides when it runs.
-        started: `time.monotonic()` seconds.
-        limit_seconds: after which it counts as hung.
-    """
-
-    served: Served
-    tasks: tuple[TaskSpec, ...]
-    items: list[Item]
-    started: float
-    limit_seconds: float
-
-
-@dataclass(slots=True)
 class Outcome:
     """How a call ended.
 
@@ -65,6 +46,30 @@ class Outcome:
     def has_answer(self) -> bool:
         """Whether any text was answered."""
         return any(not isinstance(row, LaneFailed) for row in self.rows)
+
+
+NOT_ENDED = Outcome([])
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """What a lane works on.
+
+    Attributes:
+        served: the bundle.
+        tasks: what is asked of it.
+        items: the texts; the first one decides when it runs.
+        started: `time.monotonic()` seconds.
+        limit_seconds: after which it counts as hung.
+        outcome: how it ended, once it has.
+    """
+
+    served: Served
+    tasks: tuple[TaskSpec, ...]
+    items: list[Item]
+    started: float
+    limit_seconds: float
+    outcome: Outcome = NOT_ENDED
 
 
 class Lane:

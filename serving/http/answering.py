@@ -59,9 +59,14 @@ class Answering:
         )
         if timeout_seconds is not None and DEADLINE_HEADER not in request.headers:
             seconds = min(timeout_seconds, settings.max_deadline_ms / 1000)
-        with self._keys.spend(request, texts):
-            answered = await self.engine.answer(Work(texts, tasks, request.started + seconds))
+        work = Work(texts, tasks, request.started + seconds)
+        if request.key is None:
+            answered = await self.engine.answer(work)
             request.tokens = sum(answered.tokens)
+        else:
+            with self._keys.spend(request, texts):
+                answered = await self.engine.answer(work)
+                request.tokens = sum(answered.tokens)
         self._metrics.answered(answered, request.tokens)
         return answered
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from serving.bundle import Bundle
 from serving.engine.contract import Answered, Engine, NotReady
@@ -18,46 +27,51 @@ CLIENT_GONE = 499
 """The status that counts requests whose client left; it is never sent."""
 
 
-class Metrics:
-    """Counters of the HTTP side, touched once per request, and a view of the engine."""
+class Spread:
+    """Durations counted by bucket: what a histogram metric shows, for one thread."""
+
+    __slots__ = ("counts", "seconds")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKETS) + 1)
+        self.seconds = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one duration."""
+        self.counts[bisect_left(BUCKETS, seconds)] += 1
+        self.seconds += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Upper bound -> durations up to it, as Prometheus wants them."""
+        bounds = [*map(floatToGoString, BUCKETS), "+Inf"]
+        return list(zip(bounds, map(float, accumulate(self.counts)), strict=True))
+
+
+class Metrics(Collector):
+    """Plain counters of the HTTP side, touched on the event loop's thread only, and a view of the engine.
+
+    The library's own counters take a lock for each event; here it only writes the page.
+    """
 
     def __init__(self, engine: Engine) -> None:
         """Begin at zero."""
-        self._registry = registry = CollectorRegistry()
-        self._requests = Counter(
-            "compressor_requests", "Requests by route and status.", ["route", "status"], registry=registry
-        )
-        self._seconds = Histogram(
-            "compressor_request_seconds",
-            "From a request's head to its answer, of answered requests.",
-            ["route"],
-            buckets=BUCKETS,
-            registry=registry,
-        )
-        self._refused = Counter(
-            "compressor_refused", "Requests without an answer, by the error's code.", ["reason"], registry=registry
-        )
-        self._expired = Counter("compressor_expired", "Requests whose deadline passed (504).", registry=registry)
-        self._texts = Counter("compressor_texts", "Texts answered.", registry=registry)
-        self._tokens = Counter("compressor_tokens", "Tokens that the model read for answers.", registry=registry)
-        self._truncated = Counter(
-            "compressor_truncated_texts", "Texts that were cut to the model's max_length.", registry=registry
-        )
-        self._queued = Histogram(
-            "compressor_queue_seconds", "From admission to the first text's run.", buckets=BUCKETS, registry=registry
-        )
-        self._bound: dict[tuple[str, int], Counter] = {}
-        self._bound_seconds: dict[str, Histogram] = {}
-        registry.register(EngineCollector(engine))
-        ProcessCollector(registry=registry)
+        self._requests: dict[tuple[str, int], int] = {}
+        self._seconds: dict[str, Spread] = {}
+        self._refused: dict[str, int] = {}
+        self._queued = Spread()
+        self._texts = self._tokens = self._truncated = 0
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        self._registry.register(EngineCollector(engine))
+        ProcessCollector(registry=self._registry)
 
     def answered(self, answered: Answered, tokens: int) -> None:
         """Count the texts of one answer; `tokens` is their sum."""
-        self._texts.inc(len(answered.tokens))
-        self._tokens.inc(tokens)
-        self._queued.observe(max(0.0, answered.queue_seconds))
+        self._texts += len(answered.tokens)
+        self._tokens += tokens
+        self._queued.add(max(0.0, answered.queue_seconds))
         if True in answered.truncated:
-            self._truncated.inc(sum(answered.truncated))
+            self._truncated += sum(answered.truncated)
 
     def finished(self, route: str, status: int, seconds: float, code: str | None) -> None:
         """Count one request.
@@ -68,23 +82,53 @@ class Metrics:
             seconds: since its head was read.
             code: the error's code; None for an answer.
         """
-        counter = self._bound.get((route, status))
-        if counter is None:
-            counter = self._bound[route, status] = self._requests.labels(route, str(status))
-        counter.inc()
-        if code is None:
-            histogram = self._bound_seconds.get(route)
-            if histogram is None:
-                histogram = self._bound_seconds[route] = self._seconds.labels(route)
-            histogram.observe(seconds)
+        key = route, status
+        self._requests[key] = self._requests.get(key, 0) + 1
+        if code is not None:
+            self._refused[code] = self._refused.get(code, 0) + 1
             return
-        self._refused.labels(code).inc()
-        if code == "deadline_expired":
-            self._expired.inc()
+        spread = self._seconds.get(route)
+        if spread is None:
+            spread = self._seconds[route] = Spread()
+        spread.add(seconds)
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""
         return generate_latest(self._registry)
+
+    def describe(self) -> list[Metric]:
+        """Nothing in advance: the names are clear of the others'."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """One family of each figure."""
+        requests = CounterMetricFamily(
+            "compressor_requests", "Requests by route and status.", labels=["route", "status"]
+        )
+        for (route, status), number in self._requests.items():
+            requests.add_metric([route, str(status)], number)
+        seconds = HistogramMetricFamily(
+            "compressor_request_seconds", "From a request's head to its answer, of answered requests.", labels=["route"]
+        )
+        for route, spread in self._seconds.items():
+            seconds.add_metric([route], spread.buckets(), spread.seconds)
+        refused = CounterMetricFamily(
+            "compressor_refused", "Requests without an answer, by the error's code.", labels=["reason"]
+        )
+        for reason, number in self._refused.items():
+            refused.add_metric([reason], number)
+        yield from (requests, seconds, refused)
+        totals = {
+            "compressor_expired": ("Requests whose deadline passed (504).", self._refused.get("deadline_expired", 0)),
+            "compressor_texts": ("Texts answered.", self._texts),
+            "compressor_tokens": ("Tokens that the model read for answers.", self._tokens),
+            "compressor_truncated_texts": ("Texts that were cut to the model's max_length.", self._truncated),
+        }
+        for name, (meaning, number) in totals.items():
+            yield CounterMetricFamily(name, meaning, number)
+        queued = HistogramMetricFamily("compressor_queue_seconds", "From admission to the first text's run.")
+        queued.add_metric([], self._queued.buckets(), self._queued.seconds)
+        yield queued
 
 
 class EngineCollector(Collector):

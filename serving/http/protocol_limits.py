@@ -64,6 +64,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._answers = AnswerTransport(transport)
         self._since: float | None = self.loop.time()
         self._blocked_since: float | None = None
+        self._idle_since: float | None = None
         self._in_head = False
         self._in_body = False
         self._num_bytes = 0
@@ -88,7 +89,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._num_bytes += len(data)
         if self._since is None and not self._open:
             self._since = self.loop.time()
-        self._unset_keepalive_if_required()
+        self._idle_since = None
         if not self._in_body and b"pgrade:" in data:
             data = _without_upgrade(data)
         try:
@@ -125,12 +126,29 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._in_body = False
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """As uvicorn, but the task signs off by itself: a callback would cost the loop another turn."""
+        self.tasks.add(self.loop.create_task(self._answer(cycle, app)))
+
+    async def _answer(self, cycle: RequestResponseCycle, app: Any) -> None:
+        try:
+            await cycle.run_asgi(app)
+        finally:
+            self.tasks.discard(asyncio.current_task())
+
     def on_response_complete(self) -> None:
-        """Answers leave in the order of the requests."""
+        """Answers leave in the order of the requests; the sweep closes a connection that then stays silent."""
         self._answers.flush()
         if self._open:
             self._open.popleft()
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idle_since = self.loop.time()
 
     def pause_writing(self) -> None:
         """The client does not read."""
@@ -171,6 +189,8 @@ class LimitedProtocol(HttpToolsProtocol):
         limit = self.limits.header_seconds
         if self._blocked_since is not None and now - self._blocked_since > limit:
             self.transport.abort()
+        if self._idle_since is not None and now - self._idle_since > self.timeout_keep_alive:
+            self.timeout_keep_alive_handler()
         if self._since is None:
             return
         if len(self._open) > int(self._in_body):

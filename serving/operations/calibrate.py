@@ -23,6 +23,7 @@ from serving.golden import read_golden
 from serving.host import available_cpus, cpu_model, describe_host
 from serving.operations.capacity import Capacity
 from serving.operations.settings import ServerSettings, write_settings
+from serving.operations.web import event_loop_factory
 
 ROUNDS = 3
 SECONDS_PER_ROUND = 1.0
@@ -79,7 +80,8 @@ def calibrate(
     cpus = available_cpus()
     in_flight = REQUESTS_PER_CPU * cpus
     with _engines(bundle_folder, settings, cells_of(cpus)) as engines:
-        cells = asyncio.run(_measure(engines, texts, in_flight, seconds_per_round or SECONDS_PER_ROUND))
+        with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
+            cells = runner.run(_measure(engines, texts, in_flight, seconds_per_round or SECONDS_PER_ROUND))
         bundle = engines[0][1].bundle
     best = choose(cells)
     for line in table(cells, best):

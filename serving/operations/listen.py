@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
 import socket
 import struct
 from collections.abc import Sequence
@@ -15,15 +16,14 @@ _ATTACH_FILTER = 26  # SO_ATTACH_FILTER of Linux
 _DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)  # the classic BPF program "return 0"
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; UserError when the address is taken or not ours."""
+def listen(host: str, port: int, names: str = "--host and --port") -> socket.socket:
+    """A listening socket; UserError, with the settings' names, when the address is taken or not ours."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise UserError(
-            f"cannot listen on {host}:{port}: {error.strerror}. Choose others with --host and --port."
-        ) from error
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise UserError(f"cannot listen on {host}:{port}: {reason}. Choose others with {names}.") from error
 
 
 def url_of(listener: socket.socket) -> str:

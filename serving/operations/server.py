@@ -35,6 +35,9 @@ from serving.operations.web import WebServer, web_config
 
 ENGINE_STOP_SECONDS = 1.0
 """For the lanes' last calls, after every request has its answer."""
+GPU_TOKENISERS = 2
+CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 4096, 16_384
+"""Rows times longest of a shared call, at most; below that the cost model decides."""
 WATCH_SECONDS = 0.5
 FAILED_SECONDS = 5.0
 """How long a server whose lanes are lost still tells probes and clients so, before it ends."""
@@ -68,7 +71,8 @@ def serve(
         configure_logs(settings.access_log)
         if settings.admin_port is not None and settings.admin_token_file is not None:
             token = read_token(settings.admin_token_file)
-            service.add_admin(token, sockets.enter_context(listen(settings.admin_host, settings.admin_port)))
+            admin = listen(settings.admin_host, settings.admin_port, "admin_host and admin_port")
+            service.add_admin(token, sockets.enter_context(admin))
         with asyncio.Runner(loop_factory=service.web.config.get_loop_factory()) as runner:
             runner.run(service.run())
     if service.has_failed:
@@ -149,6 +153,7 @@ class Service:
             engine.close()
             return
         gc.collect()
+        gc.set_threshold(20_000, 20, 20)  # requests leave no circles behind: look for some seldom
         gc.freeze()  # what was loaded lives as long as the process: collections need not walk it
         self.front.open(engine)
         self._announce(bundle)
@@ -209,6 +214,8 @@ def open_engine(bundle: Bundle, capacity: Capacity, settings: ServerSettings) ->
             lanes=capacity.lanes,
             threads=capacity.threads,
             queue_tokens=settings.queue_tokens,
+            tokenisers=0 if settings.device == "cpu" else GPU_TOKENISERS,
+            batch_tokens=CPU_BATCH_TOKENS if settings.device == "cpu" else GPU_BATCH_TOKENS,
             stall_seconds=settings.stall_seconds,
         ),
     )

@@ -5,6 +5,8 @@ Sources, later ones win: the defaults, a settings file (TOML or JSON), the comma
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +21,10 @@ CALIBRATION_KEY = "calibration"
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(ge=0.0)]
+Few = Annotated[int, Meta(ge=1, le=1024)]
+DAY_SECONDS = 86_400.0
+Seconds = Annotated[float, Meta(ge=0.0, le=DAY_SECONDS)]
+Patience = Annotated[float, Meta(gt=0.0, le=DAY_SECONDS)]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,10 +38,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         2048
     )
     header_seconds: Annotated[
-        float, Meta(gt=0.0, description="From a request's first byte (or the connection's start) to its last byte.")
+        Patience, Meta(description="From a request's first byte (or the connection's start) to its last byte.")
     ] = 10.0
     idle_seconds: Annotated[
-        float, Meta(gt=0.0, description="A kept-alive connection may be silent so long; above a load balancer's.")
+        Patience, Meta(description="A kept-alive connection may be silent so long; above a load balancer's.")
     ] = 75.0
 
 
@@ -48,14 +53,14 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     precision: Annotated[str | None, Meta(description="Artifact to serve; left out: the manifest's default.")] = None
     device: Annotated[Literal["cpu", "cuda"], Meta(description="Where the model runs.")] = "cpu"
     lanes: Annotated[
-        Count | None, Meta(description="Calls of the model at the same time; left out: available CPUs / threads.")
+        Few | None, Meta(description="Calls of the model at the same time; left out: available CPUs / threads.")
     ] = None
-    threads: Annotated[Count, Meta(description="CPU threads of one call.")] = 1
+    threads: Annotated[Few, Meta(description="CPU threads of one call.")] = 1
     queue_tokens: Annotated[Count, Meta(description="Tokens that may wait; above it requests are answered 429.")] = (
         65_536
     )
     stall_seconds: Annotated[
-        float, Meta(gt=0.0, description="A call of the model that lasts longer counts as hung: its lane is replaced.")
+        Patience, Meta(description="A call of the model that lasts longer counts as hung: its lane is replaced.")
     ] = 10.0
     default_deadline_ms: Annotated[Count, Meta(description="Deadline of a request that names none.")] = 10_000
     max_deadline_ms: Annotated[Count, Meta(description="Longest deadline that a request may ask for.")] = 60_000
@@ -75,7 +80,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         Path | None, Meta(description="File with the hashes of API keys; left out: no key is asked for.")
     ] = None
     rate_tokens_per_second: Annotated[
-        Annotated[float, Meta(gt=0.0)] | None,
+        Annotated[float, Meta(gt=0.0, le=1e12)] | None,
         Meta(description="Tokens that a key may use, unless its line in keys_file names another rate; left out: any."),
     ] = None
     cors_origins: Annotated[
@@ -249,10 +254,19 @@ def _put(values: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _explain(message: str) -> str:
-    """The message, with the choices when a name is unknown."""
-    if "unknown field" in message:
-        return f"{message}. {_choices()}"
-    return f"{message}. Mend the value."
+    """Msgspec's message with the setting's name in front; of an unknown name, what may have been meant."""
+    said, _, path = message.partition(" - at `$")
+    name = path.strip(".`")
+    if found := re.fullmatch(r"Object contains unknown field `(.*)`", said):
+        return _unknown(f"{name}.{found[1]}" if name else found[1])
+    return f"{name}: {said}. Mend the value." if name else f"{said}. Mend the value."
+
+
+def _unknown(name: str) -> str:
+    names = [row.name for row in describe_settings()]
+    near = difflib.get_close_matches(name, [*names, *{known.split(".")[0] for known in names}], n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"no setting '{name}'. {_choices()}.{hint}"
 
 
 def _choices() -> str:

@@ -20,6 +20,7 @@ from serving.http.app import create_app
 from serving.http.protocol_limits import protocol_class
 from serving.operations.settings import Limits, ServerSettings
 from tests.serving.conftest import TASKS, make_bundle
+from tests.serving.http.wire import QUICK, post, read_answers
 
 Asgi = Callable[..., Any]
 
@@ -181,3 +182,14 @@ def run_server() -> Iterator[Callable[..., RunningServer]]:
     yield start
     for server in running:
         server.stop()
+
+
+@pytest.fixture
+def server(run_server: Callable[..., RunningServer], engine: DummyEngine) -> Iterator[RunningServer]:
+    """A server with short limits, which must still answer at the end of every test."""
+    running = run_server(engine, QUICK)
+    yield running
+    engine.delay_seconds = 0.0
+    with running.connect() as client:
+        client.sendall(post())
+        assert read_answers(client, 1)[0][0] == 200

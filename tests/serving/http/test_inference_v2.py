@@ -145,6 +145,7 @@ def test_tensors_that_do_not_fit_are_refused_in_the_protocols_form(call: Caller,
     [
         (b"\x01\x00", 2, [1]),
         (b"\x05\x00\x00\x00ab", 6, [1]),
+        (b"\x03\x00\x00\x00ab", 6, [1]),
         (b"\xff\xff\xff\xffab", 6, [1]),
         (pack(["ab"]), 5, [1]),
         (pack(["ab"]), 60, [1]),

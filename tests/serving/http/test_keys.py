@@ -56,6 +56,13 @@ def keys_file(tmp_path: Path) -> Path:
     )
 
 
+def test_an_empty_key_is_no_key_even_where_its_hash_is_listed(make_call: Callable[..., Caller], tmp_path: Path) -> None:
+    """A line made from an unset shell variable would let every caller in who sends no key."""
+    call = make_call(DummyEngine(), keys_file=write(tmp_path / "keys", line("nobody", "")))
+    for headers in ({}, {"x_api_key": ""}, {"authorization": "Bearer "}):
+        assert call.post("/v1/predict", {"text": "refund"}, **headers).status == 401
+
+
 def test_only_known_keys_are_answered(make_call: Callable[..., Caller], keys_file: Path) -> None:
     """A route that forgets to ask gives the model away."""
     call = make_call(DummyEngine(), keys_file=keys_file)

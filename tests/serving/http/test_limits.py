@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.http.errors import HttpError
-from serving.http.limits import check_depth
+from serving.http.limits import check_depth, check_texts
 
 keys = st.text(alphabet='"[{\\', max_size=3)
 trees = st.recursive(
@@ -59,3 +59,12 @@ def test_a_hostile_megabyte_costs_milliseconds(body: bytes) -> None:
     with contextlib.suppress(HttpError):
         check_depth(body + b"[]" * 20, 16)
     assert time.process_time() - start < 2.0
+
+
+def test_what_is_just_allowed_is_allowed() -> None:
+    """A client that sends as many as the documentation says must not be refused."""
+    check_texts((("abc", "abc"), ("abc",)), 2, 3)
+    for max_texts, max_characters in ((1, 3), (2, 2)):
+        with pytest.raises(HttpError) as refused:
+            check_texts((("abc", "abc"), ("abc",)), max_texts, max_characters)
+        assert (refused.value.status, refused.value.code) == (413, "too_large")

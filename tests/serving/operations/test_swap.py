@@ -151,7 +151,7 @@ def test_every_change_that_callers_notice_is_named(front: Front) -> None:
         (manifest(front, replace(intent, labels=intent.labels[::-1]), topics, urgency), ["another labels"]),
         (manifest(front, intent, topics, replace(urgency, range=(0.0, 1.0))), ["another range"]),
         (manifest(front, *old.tasks, text_columns=("a", "b")), ["2 part(s)"]),
-        (manifest(front, *old.tasks, max_length=4), ["below 8"]),
+        (manifest(front, *old.tasks, max_length=7), ["below 8"]),
     ]:
         changes = visible_changes(old, new)
         assert len(changes) == len(words)

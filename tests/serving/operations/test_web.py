@@ -185,5 +185,7 @@ def test_an_address_that_is_not_to_be_had_is_the_users_to_mend() -> None:
         assert url_of(taken) == f"http://127.0.0.1:{port}"
         with pytest.raises(UserError, match=f"cannot listen on 127.0.0.1:{port}: .*--port"):
             listen("127.0.0.1", port)
+        with pytest.raises(UserError, match=f":{port}: Address already in use\\. Choose others with admin_port\\."):
+            listen("127.0.0.1", port, "admin_port")
     with pytest.raises(UserError, match=r"cannot listen on 192\.0\.2\.1:0: .*--host"):
         listen("192.0.2.1", 0)

@@ -1,0 +1,97 @@
+"""Slow and silent clients against a real server: none of them keeps a place for ever, and none is cut off too early."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from serving.engine.dummy import DummyEngine
+from tests.serving.http.conftest import RunningServer
+from tests.serving.http.wire import post, read_all, read_answers
+
+
+@pytest.fixture
+def engine() -> DummyEngine:
+    """Answers with the number of words times the number of the label."""
+    return DummyEngine()
+
+
+def test_a_slow_head_is_cut_off_and_told_why(server: RunningServer) -> None:
+    """Slowloris: a thousand connections that send a letter a second each hold the server for nothing."""
+    with server.connect() as client:
+        start = time.monotonic()
+        for letter in post()[:40]:
+            try:
+                client.sendall(bytes([letter]))
+            except ConnectionError:
+                break
+            if time.monotonic() - start > 3:
+                break
+            time.sleep(0.03)
+        assert 0.3 < time.monotonic() - start < 2.5
+        assert b"408" in read_all(client)[:20]
+
+
+def test_a_slow_body_is_cut_off_and_told_why(server: RunningServer, engine: DummyEngine) -> None:
+    """The same after an honest head; the time counts from the head's first byte."""
+    with server.connect() as client:
+        start = time.monotonic()
+        client.sendall(post(b'{"te', length=1000))
+        answer = read_all(client)
+        assert 0.3 < time.monotonic() - start < 2.5
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"request_timeout" in answer
+    assert engine.received == []
+
+
+@pytest.mark.parametrize("drip", [b"", b"\r\n"], ids=["silence", "blank lines"])
+def test_a_connection_that_asks_nothing_is_closed(server: RunningServer, drip: bytes) -> None:
+    """Neither silence nor blank lines may keep a place."""
+    with server.connect() as client:
+        start = time.monotonic()
+        client.settimeout(0.05)
+        while time.monotonic() - start < 3:
+            try:
+                client.sendall(drip)
+                if client.recv(100) == b"":
+                    break
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                break
+        assert 0.3 < time.monotonic() - start < 2.5
+
+
+def test_an_idle_connection_is_kept_for_its_time_and_then_closed(server: RunningServer) -> None:
+    """Closed earlier than the load balancer expects, requests are lost; never, the places run out."""
+    with server.connect() as client:
+        client.sendall(post())
+        read_answers(client, 1)
+        time.sleep(0.6)  # longer than a request may take, shorter than a connection may idle
+        client.sendall(post())
+        read_answers(client, 1)
+        start = time.monotonic()
+        assert client.recv(100) == b""
+        assert 0.6 < time.monotonic() - start < 2.5
+
+
+def test_a_slow_answer_is_no_slow_request(server: RunningServer, engine: DummyEngine) -> None:
+    """The limits are the client's; the model's time has its own."""
+    engine.delay_seconds = 1.0
+    with server.connect() as client:
+        client.sendall(post())
+        assert read_answers(client, 1)[0][0] == 200
+
+
+@pytest.mark.parametrize("sent", [20, len(post()) - 3], ids=["half a head", "half a body"])
+def test_half_a_request_behind_a_slow_answer_loses_neither(
+    server: RunningServer, engine: DummyEngine, sent: int
+) -> None:
+    """The second one is late only when the first one is answered: closing for it would lose the first."""
+    engine.delay_seconds = 0.8
+    with server.connect() as client:
+        client.sendall(post() + post()[:sent])
+        assert read_answers(client, 1)[0][0] == 200
+        client.sendall(post()[sent:])
+        assert read_answers(client, 1)[0][0] == 200
