@@ -36,7 +36,7 @@ def hold_against_the_document(app: Any, examples: int) -> set[str]:
 
 
 def _try(operation: Any, examples: int) -> None:
-    acceptance = [check for check in CHECKS.get_all() if check.__name__ == "positive_data_acceptance"]
+    acceptance: list[Any] = [check for check in CHECKS.get_all() if check.__name__ == "positive_data_acceptance"]
 
     def run(case: schemathesis.Case[Any]) -> None:
         case.call_and_validate(excluded_checks=acceptance if _is_beyond_schemas(case) else [])
