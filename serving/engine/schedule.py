@@ -72,6 +72,7 @@ class Scheduler:
         self.batch_tokens = batch_tokens
         self.max_rows = max_rows
         self.pace = 1.0
+        self._num_measured = 0
         self.queued_tokens = 0
         self.running = 0
         self.running_seconds = 0.0
@@ -177,7 +178,11 @@ class Scheduler:
         return len(waiting)
 
     def finish(self, items: Sequence[Item], seconds: float | None = None) -> None:
-        """A call ended; its duration corrects the predicted ones. None: it ended in no normal way."""
+        """A call ended; its duration corrects the predicted ones. None: it ended in no normal way.
+
+        The first calls correct a too high prediction most: a warm-up on a busy machine can be wrong by any factor, and
+        would have requests refused for dozens of calls.
+        """
         self.running -= len(items)
         self.running_seconds -= sum(item.seconds for item in items)
         if self.running == 0:
@@ -185,7 +190,9 @@ class Scheduler:
         if seconds is not None:
             expected = items[0].ticket.costs.seconds(len(items), max(item.tokens for item in items))
             ratio = min(max(seconds / expected, self.pace / 4), self.pace * 4)  # one hiccup is no trend
-            self.pace = min(max(self.pace + 0.05 * (ratio - self.pace), 0.1), 50.0)
+            self._num_measured += 1
+            step = max(0.05, 1 / (self._num_measured + 1)) if ratio < self.pace else 0.05
+            self.pace = min(max(self.pace + step * (ratio - self.pace), 0.1), 50.0)
 
     def set_tokens(self, item: Item, tokens: int) -> None:
         """Replace an item's estimated length by the exact one."""

@@ -216,3 +216,14 @@ def test_one_hiccup_does_not_turn_the_prediction_over() -> None:
         assert item is not None
         scheduler.finish([item], seconds * item.seconds)
         assert low <= scheduler.pace <= high
+
+
+def test_a_far_too_high_prediction_is_corrected_within_a_few_calls() -> None:
+    """A warm-up beside other work would else have the first requests refused for dozens of calls."""
+    scheduler = Scheduler(1)
+    for _ in range(6):
+        scheduler.add(Ticket.of([10], 9.0, "model", ALONE))
+        item, _ = scheduler.take(0.0)
+        assert item is not None
+        scheduler.finish([item], 0.1 * item.seconds)
+    assert scheduler.pace < 0.3
