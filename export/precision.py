@@ -19,6 +19,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from export.embeddings import SCALE_SUFFIX, quantise_embeddings
 from export.quiet import quiet_logging
 from serving.errors import UserError
+from serving.host import cpu_features, saturates_int8
 
 QUANTISED_TYPES = ("MatMul", "Gemm", "Gather")
 """Operators whose constant weights become int8: linear layers and embeddings."""
@@ -50,7 +51,7 @@ class QuantisationSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def quantise(
-    source: Path, target: Path, *, exclude: Sequence[str] = (), reduce_range: bool = False
+    source: Path, target: Path, *, exclude: Sequence[str] = (), reduce_range: bool | None = None
 ) -> QuantisationSummary:
     """Write the int8 form of a plain fp32 graph.
 
@@ -58,7 +59,8 @@ def quantise(
         source: a graph as `export_graph` writes it.
         target: the file to write.
         exclude: names of nodes that stay fp32.
-        reduce_range: 7-bit weights, for CPUs whose 8-bit products saturate (AVX2 and AVX-512 without VNNI).
+        reduce_range: 7-bit weights, for CPUs whose 8-bit products saturate (AVX2 and AVX-512 without VNNI); None: if
+            this CPU is one of them.
 
     Raises:
         UserError: nothing in the graph could be quantised.
@@ -71,7 +73,7 @@ def quantise(
             str(target),
             op_types_to_quantize=["MatMul", "Gemm"],
             per_channel=True,
-            reduce_range=reduce_range,
+            reduce_range=saturates_int8(cpu_features()) if reduce_range is None else reduce_range,
             weight_type=QuantType.QInt8,
             nodes_to_exclude=list(exclude),
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -63,6 +63,15 @@ def cpu_features(root: Path = ROOT) -> tuple[str, ...]:
     facts = _cpuinfo(root)
     flags = set(f"{facts.get('flags', '')} {facts.get('Features', '')}".split())
     return tuple(feature for feature in CPU_FEATURES if feature in flags)
+
+
+def saturates_int8(features: Sequence[str]) -> bool:
+    """Whether sums of 8-bit products overflow 16 bits on this CPU: x86 without VNNI or AMX.
+
+    ONNX Runtime multiplies uint8 activations by int8 weights there with an instruction that saturates; weights of 7
+    bits cannot reach the limit. An unknown CPU (no features) is taken for one that does not saturate.
+    """
+    return "avx2" in features and not {"avx512_vnni", "avx_vnni", "amx_int8"} & set(features)
 
 
 def describe_host(root: Path = ROOT) -> dict[str, Any]:

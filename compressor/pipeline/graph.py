@@ -26,6 +26,7 @@ from compressor.pipeline.learning_stages import LearningStages
 from compressor.pipeline.several_runs import runs_name
 from compressor.pipeline.stages import Stage, needed_for
 from compressor.pipeline.teacher_stages import by_role
+from serving.host import cpu_features, saturates_int8
 
 _RECORDED_VERSIONS = ("compressor-toolchain", "torch", "transformers", "onnx", "onnxruntime")
 
@@ -107,8 +108,13 @@ class Pipeline(LearningStages):
         export = self.recipe.export
         return Stage(
             "candidate",
-            1,
-            {"precisions": export.precisions, "opset": export.opset, "max_length": self.recipe.max_length},
+            2,
+            {
+                "precisions": export.precisions,
+                "opset": export.opset,
+                "max_length": self.recipe.max_length,
+                "reduce_range": saturates_int8(cpu_features()),
+            },
             lambda folder: proving.export_student(folder, self.path(self.student), self._all_data(), self.recipe),
             {"student": self.student, "data": self.data},
             label="exporting to ONNX and quantising",

@@ -72,3 +72,20 @@ def test_the_description_of_this_host_is_json_with_versions() -> None:
     assert facts["versions"]["onnxruntime"]
     assert facts["available_cpus"] >= 1
     assert facts["memory_bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    ("features", "saturates"),
+    [
+        (("avx2", "fma"), True),
+        (("avx2", "avx512f", "avx512bw"), True),
+        (("avx2", "avx512_vnni"), False),
+        (("avx2", "avx_vnni"), False),
+        (("avx2", "amx_int8"), False),
+        (("asimd",), False),
+        ((), False),
+    ],
+)
+def test_cpus_whose_8_bit_products_saturate_are_known(features: tuple[str, ...], saturates: bool) -> None:
+    """int8 weights of 8 bits silently change answers on them."""
+    assert host.saturates_int8(features) is saturates
