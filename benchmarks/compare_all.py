@@ -13,20 +13,15 @@ own) and 4 for the evaluations. `--jobs 2` takes both cores.
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from benchmarks.cells import DOCS, HERE, draw_rows, dtype_here, put_block
-from compressor.comparison.results import RESULT_FILE
-from compressor.comparison.wording import arms_table, headline
+from benchmarks.cells import DOCS, HERE, draw_rows, dtype_here
+from benchmarks.comparisons import Kept, compare_and_keep, recipe_path
 from compressor.data.builtin import CORPORA
-from compressor.pipeline.stages import read_json, write_json
 from compressor.progress import announce
 from compressor.recipe_file import load_recipe
-from compressor.report.table import Table
 
 SETS = ("supportdesk", "sst2")
 METHODS = "none,kd,sda,sdv,swa,se,ema:decay=0.95,avg,vote,kd+sda,kd+swa"
@@ -46,26 +41,15 @@ def main(given: Sequence[str] | None = None) -> None:
 
 
 def _compared(arguments: argparse.Namespace, name: str) -> bool:
-    """Run one comparison; its JSON and its table are kept if it finished."""
-    output = arguments.work / f"compare_{name}"
-    program = str(Path(sys.executable).with_name("compressor"))
     announce(f"{name}: comparing {arguments.methods}")
-    done = subprocess.run([program, *_command(arguments, name), "--output", str(output)], check=False)
-    if done.returncode != 0:
-        announce(f"{name}: `compressor compare` ended with exit code {done.returncode}")
-        return False
-    result = read_json(output / RESULT_FILE)
-    for task, place in zip(result["recipe"]["tasks"].values(), _places(name), strict=True):
-        task["data"] = place
-    write_json(arguments.results / f"compare_{name}.json", result)
-    put_block(arguments.docs, f"compare-{name}", markdown(result, name))
-    return True
+    recipe = f"compare_{name}"
+    kept = Kept(arguments.results, arguments.docs)
+    return compare_and_keep(recipe, _options(arguments, name), arguments.work / recipe, kept)
 
 
-def _command(arguments: argparse.Namespace, name: str) -> list[str]:
-    """Arguments of `compressor`; the evaluation rows are drawn once, the training rows by every seed."""
-    recipe = HERE / "recipes" / f"compare_{name}.yaml"
-    (task,) = load_recipe(recipe).tasks
+def _options(arguments: argparse.Namespace, name: str) -> list[str]:
+    """Options of `compressor compare`; the evaluation rows are drawn once, the training rows by every seed."""
+    (task,) = load_recipe(recipe_path(f"compare_{name}")).tasks
     sizes = {"train": None, "validation": arguments.validation_rows, "test": arguments.test_rows}
     source = CORPORA[name] if name in CORPORA else arguments.data / name
     called = f"{name}-{arguments.validation_rows}-{arguments.test_rows}"
@@ -75,33 +59,7 @@ def _command(arguments: argparse.Namespace, name: str) -> list[str]:
     options = ["--methods", arguments.methods, "--seeds", str(arguments.seeds), "--jobs", str(arguments.jobs)]
     overrides.append(f"training.threads={arguments.threads}")
     settings = [part for override in overrides for part in ("--set", override)]
-    return ["compare", str(recipe), *options, "--main", arguments.main, *settings]
-
-
-def _places(name: str) -> list[str]:
-    """What the recipe's data fields say in the kept result: no folder of this machine."""
-    return [task.data for task in load_recipe(HERE / "recipes" / f"compare_{name}.yaml").tasks.values()]
-
-
-def markdown(result: Mapping[str, Any], name: str) -> str:
-    """The comparison's tables and its main sentence."""
-    host = result["environment"]
-    lines = []
-    for task, facts in result["tasks"].items():
-        rows = facts["rows"]
-        lines += [*_table(arms_table(result, task)), ""]
-        lines += [
-            f"{name}: {len(result['seeds'])} seeds, {rows['train']} labelled rows per seed, {rows['test']} test rows. "
-            f"{headline(result)} Measured on {host['cpu_model']}, {host['available_cpus']} CPUs.",
-            "",
-        ]
-    return "\n".join(lines)
-
-
-def _table(table: Table) -> list[str]:
-    """A table of text as markdown."""
-    rules = ["---" if place < table.text_columns else "--:" for place in range(len(table.columns))]
-    return [f"| {' | '.join(row)} |" for row in (table.columns, rules, *table.rows)]
+    return [*options, "--main", arguments.main, *settings]
 
 
 def _parse(given: Sequence[str] | None) -> argparse.Namespace:

@@ -1,4 +1,7 @@
-"""The physical reference: tokenise and run in one thread, one text after the other, without any server.
+"""The physical reference: tokenise and run in one thread, without any server.
+
+Without a pause between two texts the model's weights stay in the processor's caches. A server that waits for its next
+request finds them gone, and so does the loop when it runs at a server's rate: both are measured.
 
 python -m benchmarks.serving.bare < plan.json
 """
@@ -12,6 +15,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from benchmarks.serving.arrivals import Schedule, poisson_schedule
 from benchmarks.serving.peers.model import PeerModel
 
 
@@ -23,7 +27,8 @@ class BarePlan(msgspec.Struct, frozen=True):
         precision: of the artifact.
         texts: drawn from as the generator does.
         seconds: of measuring; a quarter of it is spent on warming up before.
-        seed: of the order.
+        seed: of the order, and of the times.
+        rate: texts per second, at the times at which a server's requests are due; None: without a pause.
     """
 
     bundle: str
@@ -31,6 +36,7 @@ class BarePlan(msgspec.Struct, frozen=True):
     texts: list[str]
     seconds: float
     seed: int
+    rate: float | None = None
 
 
 class BareResult(msgspec.Struct, frozen=True):
@@ -47,7 +53,10 @@ def run(plan: BarePlan) -> BareResult:
     order = np.random.default_rng([plan.seed, 1]).integers(0, len(plan.texts), size=1 << 20).tolist()
     _loop(model, plan.texts, order, plan.seconds / 4)
     cpu, clock = time.process_time(), time.perf_counter()
-    count = _loop(model, plan.texts, order, plan.seconds)
+    if plan.rate is None:
+        count = _loop(model, plan.texts, order, plan.seconds)
+    else:
+        count = _paced(model, plan.texts, poisson_schedule(plan.rate, plan.seconds, len(plan.texts), plan.seed))
     return BareResult(count, (time.process_time() - cpu) / count * 1e3, count / (time.perf_counter() - clock))
 
 
@@ -58,6 +67,14 @@ def _loop(model: PeerModel, texts: list[str], order: list[int], seconds: float) 
         model.run([model.encode(texts[order[count % len(order)]])])
         count += 1
     return count
+
+
+def _paced(model: PeerModel, texts: list[str], schedule: Schedule) -> int:
+    start = time.perf_counter()
+    for due, text in zip(schedule.intended.tolist(), schedule.texts.tolist(), strict=True):
+        time.sleep(max(0.0, start + due - time.perf_counter()))
+        model.run([model.encode(texts[text])])
+    return len(schedule.intended)
 
 
 if __name__ == "__main__":

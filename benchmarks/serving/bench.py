@@ -141,16 +141,18 @@ class Bench:
             summary=generated.summary,
         )
 
-    def measure_bare(self, round_number: int) -> Cell:
-        """The bare loop on the server's CPUs."""
+    def measure_bare(self, round_number: int, rate: float | None = None) -> Cell:
+        """The bare loop on the server's CPUs: without a pause, or at the rate and times of the common rate's cells."""
         setting = self.setting
-        plan = BarePlan(
-            str(setting.bundle), setting.precision, list(setting.texts), setting.seconds, 1000 * round_number + 1
-        )
+        seconds, seed = setting.seconds, 1000 * round_number + _seed_of("even")
+        if rate is not None:
+            seconds = min(max(seconds, setting.min_samples / rate), 3 * seconds)
+        plan = BarePlan(str(setting.bundle), setting.precision, list(setting.texts), seconds, seed, rate)
         output = _run_module("benchmarks.serving.bare", msgspec.json.encode(plan), setting.server_cpus)
         result = msgspec.json.decode(output, type=BareResult)
+        kind = "bare" if rate is None else "bare-even"
         return Cell(
-            round=round_number, server="bare", kind="bare", rate=result.texts_per_second, cpu_ms=result.cpu_ms_per_text
+            round=round_number, server="bare", kind=kind, rate=result.texts_per_second, cpu_ms=result.cpu_ms_per_text
         )
 
     def _start(self, name: str) -> None:

@@ -4,8 +4,9 @@
 
 Rounds are interleaved. In each, every server in random order: the highest rate at which 99% of all requests
 sent are answered within the limit (p99 <= 50 ms, a refusal counts as a miss), then goodput at 3 and at 10 times
-that rate; then every server and the bare tokenise-and-run loop at one common rate for CPU per request. All other
-servers are stopped by signal meanwhile. The file is written after every cell; the same command continues it.
+that rate; then every server and the bare tokenise-and-run loop at one common rate for CPU per request, and the bare
+loop without a pause. All other servers are stopped by signal meanwhile. The file is written after every cell; the
+same command continues it.
 Measure on a machine that does nothing else.
 """
 
@@ -70,7 +71,9 @@ class Rounds:
         rate = self.even_rate()
         for name in ["bare", *names] if number % 2 else [*names, "bare"]:
             if name == "bare":
-                self._bare(number)
+                self._bare(number, None)
+                if rate:
+                    self._bare(number, rate)
             elif rate:
                 with self._turn(name):
                     self._cell(f"{number}/{name}/even", name, "even", rate, number)
@@ -114,10 +117,10 @@ class Rounds:
             _report(key, self._store.cells[key])
         return self._store.cells[key]
 
-    def _bare(self, number: int) -> None:
-        key = f"{number}/bare"
+    def _bare(self, number: int, rate: float | None) -> None:
+        key = f"{number}/bare" if rate is None else f"{number}/bare-even"
         if key not in self._store.cells:
-            self._store.add(key, self._bench.measure_bare(number))
+            self._store.add(key, self._bench.measure_bare(number, rate))
             _report(key, self._store.cells[key])
 
     @contextmanager

@@ -18,7 +18,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         round: number of the round; cells of one round were measured within minutes of one another.
         server: its name, or "bare".
-        kind: closed, probe, even (the same rate for all), overload-3, overload-10, or bare.
+        kind: closed, probe, even (the same rate for all), overload-3, overload-10, bare (without a pause) or bare-even.
         rate: requests per second asked for; for the bare loop the texts per second reached.
         cpu_ms: CPU milliseconds of the server's processes per answer (for the bare loop: per text).
         recovery_seconds: after an overload, until it answered within the limit again; None: it did not.
@@ -74,5 +74,6 @@ class Store:
     def _write(self) -> None:
         content = {"setup": self.setup, "facts": self.facts, "cells": msgspec.to_builtins(self.cells)}
         aside = self._path.with_suffix(".partial")
+        aside.parent.mkdir(parents=True, exist_ok=True)
         aside.write_text(json.dumps(content, indent=1) + "\n")
         os.replace(aside, self._path)

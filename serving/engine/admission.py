@@ -10,9 +10,6 @@ from serving.engine.schedule import Scheduler
 from serving.engine.tickets import Ticket
 from serving.errors import UserError
 
-CAUTION = 1.15
-"""Predicted durations count this much longer at the door than behind it, so that what is let in is done in time."""
-
 SHORTEST_RETRY_SECONDS = 0.05
 FIRST_RATIO = 0.3
 """Tokens per character before anything was measured; about that of English prose."""
@@ -89,7 +86,7 @@ class Admission:
             share = surplus / scheduler.queued_tokens
             raise _overloaded(share * scheduler.wait_seconds, "the queue is full")
         is_idle = scheduler.queued_texts == 0 and scheduler.running < scheduler.lanes
-        if not is_idle and (late := scheduler.lateness(ticket, now, CAUTION)) > 0:
+        if not is_idle and (late := scheduler.lateness(ticket, now)) > 0:
             raise _overloaded(late, "the deadline cannot be met")
         scheduler.add(ticket)
 

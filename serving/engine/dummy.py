@@ -49,7 +49,14 @@ def dummy_bundle(tasks: Sequence[TaskSpec] = (DUMMY_TASK,), max_length: int = 12
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     inputs = InputSpec(names=("input_ids", "attention_mask"), pad_id=0, max_length=max_length, text_columns=("text",))
     artifact = Artifact(
-        precision="fp32", file="model.fp32.onnx", sha256="", bytes=0, opset=18, ir_version=9, batch_invariant=True
+        precision="fp32",
+        file="model.fp32.onnx",
+        sha256="",
+        bytes=0,
+        opset=18,
+        ir_version=9,
+        batch_invariant=True,
+        passed=True,
     )
     manifest = Manifest(
         name="dummy", version=version, tasks=tuple(tasks), inputs=inputs, artifacts=(artifact,), default_artifact="fp32"

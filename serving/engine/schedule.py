@@ -1,29 +1,48 @@
 """Which text runs next: earliest deadline first, with a fair share for small requests. Pure; the caller has the clock.
 
 A request's texts wait one by one. The texts of small requests stand in one queue, those of large batches in
-another; each queue is ordered by deadline, and while both have work they take turns by lane time, three parts to
-one. So a large batch cannot hold up single texts, and single texts cannot starve it. Texts share a call only
-where the cost model says that this saves time, and nothing ever waits for company.
+another; each queue is ordered by deadline, and while both have work they share the lanes' time in a fixed proportion.
+So a large batch cannot hold up single texts, and single texts cannot starve it. Texts share a call only where the
+cost model says that this saves time, and nothing ever waits for company.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from operator import itemgetter
 
 from serving.engine.ledger import Ledger
 from serving.engine.tickets import Item, Ticket
 
-LARGE_SHARE = 0.25
-"""Of the lanes' time, for large requests while small ones wait too; the small ones have the rest."""
+LARGE_SHARE = 0.15
+"""Of the lanes' time, for large requests while small ones wait too; the small ones have the rest.
+
+What is promised to large requests small ones cannot be promised, even while there is no large one: at a quarter,
+single texts were refused at the door that would have been answered in time.
+"""
+
+CAUTION = 0.4
+"""Of the predictions' mean relative error, added to them at the door: what is let in is to be answered in time."""
+
+FIRST_ERROR = 0.25
+"""That error before anything was measured."""
 
 MEMORY_SECONDS = 0.5
 """How far back small requests' use of the lanes counts, when a large one is promised its time."""
 
 MERGE_WINDOW = 32
 """Waiting texts that are looked at for company."""
+
+
+@dataclass(slots=True)
+class _Call:
+    """A call under way: when it began, and its predicted seconds."""
+
+    started: float
+    seconds: float
 
 
 class _Queue:
@@ -73,9 +92,10 @@ class Scheduler:
         self.max_rows = max_rows
         self.pace = 1.0
         self._num_measured = 0
+        self._error = FIRST_ERROR
         self.queued_tokens = 0
         self.running = 0
-        self.running_seconds = 0.0
+        self._calls: dict[Item, _Call] = {}
         self._small, self._large = _Queue(), _Queue()
         self._lead = 0.0  # by how much small work is ahead of its share, since both queues had work
         self._used_seconds = self._used_at = 0.0
@@ -88,10 +108,15 @@ class Scheduler:
     @property
     def wait_seconds(self) -> float:
         """How long new work waits when all that waits now comes first."""
-        owed = self._small.ledger.total + self._large.ledger.total
-        return (owed + self.running_seconds) * self.pace / self.lanes
+        running = sum(call.seconds for call in self._calls.values())
+        return (self._small.ledger.total + self._large.ledger.total + running) * self.pace / self.lanes
 
-    def lateness(self, ticket: Ticket, now: float, caution: float = 1.0) -> float:
+    @property
+    def caution(self) -> float:
+        """Predicted durations count so much longer at the door than behind it."""
+        return 1 + CAUTION * self._error
+
+    def lateness(self, ticket: Ticket, now: float) -> float:
         """By how many seconds the worst deadline would be missed if the ticket were added; <= 0 for none.
 
         Small requests are promised their share of the lanes even while no large one is there, so that one that
@@ -100,14 +125,13 @@ class Scheduler:
         Args:
             ticket: not yet added.
             now: the time.
-            caution: factor on all predicted durations.
         """
-        unit = self.pace * caution
+        unit = self.pace * self.caution
         is_small = ticket.items[0].is_small
         share = 1 - LARGE_SHARE if is_small else max(LARGE_SHARE, 1 - self._small_use(now) - self._small_backlog())
         speed = self.lanes * share / unit
         alone = ticket.longest_seconds * max(unit - 1 / speed, 0.0)  # one text never runs on two lanes
-        start = now + self.running_seconds * unit / self.lanes + alone
+        start = now + self._running_seconds(now, unit) / self.lanes + alone
         seconds = sum(item.seconds for item in ticket.items)
         return self._queue(is_small).ledger.excess(ticket.deadline, seconds, start=start, speed=speed)
 
@@ -133,6 +157,7 @@ class Scheduler:
                 expired.append(item.ticket)
                 continue
             self._start(item, now)
+            self._calls[item] = _Call(now, item.seconds)
             return item, expired
         return None, expired
 
@@ -165,6 +190,7 @@ class Scheduler:
             together = costs.seconds(len(chosen) + 1, widest) * self.pace
             if costs.gains((len(chosen), longest), other.tokens) and now + together <= first_deadline:
                 self._start(other, now)
+                self._calls[item].seconds += other.seconds
                 chosen.append(other)
                 longest = widest
         return chosen
@@ -178,18 +204,19 @@ class Scheduler:
         return len(waiting)
 
     def finish(self, items: Sequence[Item], seconds: float | None = None) -> None:
-        """A call ended; its duration corrects the predicted ones. None: it ended in no normal way.
+        """A call ended (of no items: there was none); its duration corrects the predicted ones. None: no normal end.
 
         The first calls correct a too high prediction most: a warm-up on a busy machine can be wrong by any factor, and
         would have requests refused for dozens of calls.
         """
+        if not items:
+            return
         self.running -= len(items)
-        self.running_seconds -= sum(item.seconds for item in items)
-        if self.running == 0:
-            self.running_seconds = 0.0
+        del self._calls[items[0]]
         if seconds is not None:
             expected = items[0].ticket.costs.seconds(len(items), max(item.tokens for item in items))
             ratio = min(max(seconds / expected, self.pace / 4), self.pace * 4)  # one hiccup is no trend
+            self._error += 0.05 * (abs(ratio / self.pace - 1) - self._error)
             self._num_measured += 1
             step = max(0.05, 1 / (self._num_measured + 1)) if ratio < self.pace else 0.05
             self.pace = min(max(self.pace + step * (ratio - self.pace), 0.1), 50.0)
@@ -208,6 +235,10 @@ class Scheduler:
         self._used_seconds *= math.exp(min(self._used_at - now, 0.0) / MEMORY_SECONDS)
         self._used_at = now
         return self._used_seconds / (MEMORY_SECONDS * self.lanes)
+
+    def _running_seconds(self, now: float, unit: float) -> float:
+        """Lane time that the calls under way will still take; a call that is late is taken to end now."""
+        return sum(max(call.seconds * unit - (now - call.started), 0.0) for call in self._calls.values())
 
     def _next_queue(self) -> _Queue | None:
         if self._small.num_items and self._large.num_items:
@@ -234,7 +265,6 @@ class Scheduler:
             self._lead -= item.seconds * (1 - LARGE_SHARE)
         self._leave(item)
         self.running += 1
-        self.running_seconds += item.seconds
 
     def _leave(self, item: Item) -> None:
         item.is_queued = False

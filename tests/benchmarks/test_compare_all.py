@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.compare_all import METHODS, _command, _parse, main
+from benchmarks.compare_all import METHODS, _options, _parse, main
+from benchmarks.comparisons import recipe_path
 from compressor.distillation.presets import PRESETS, parse_method_text
 from compressor.recipe_file import load_recipe
 
@@ -33,9 +34,9 @@ def test_every_method_is_compared(data: Path, tmp_path: Path) -> None:
 def test_the_command_is_the_recipe_on_drawn_evaluation_rows(data: Path, tmp_path: Path) -> None:
     """Catches evaluation rows that differ from call to call, and overrides that reach no field."""
     options = ["--data", str(data), "--work", str(tmp_path / "work"), "--test-rows", "12", "--set", "train_rows=9"]
-    command = _command(_parse(options), "sst2")
+    command = _options(_parse(options), "sst2")
     settings = [word for before, word in pairwise(command) if before == "--set"]
-    recipe = load_recipe(Path(command[1]), settings)
+    recipe = load_recipe(recipe_path("compare_sst2"), settings)
     (task,) = recipe.tasks.values()
     assert len((Path(task.data) / "test.jsonl").read_text().splitlines()) == 12
     assert len((Path(task.data) / "train.jsonl").read_text().splitlines()) == 60

@@ -116,7 +116,7 @@ def test_new_work_must_not_break_an_older_promise() -> None:
     admission = Admission(scheduler, queue_tokens=10_000)
     cost = COSTS.seconds(1, 95)  # 10 ms
     for _ in range(7):
-        admission.admit(Ticket.of([95], 12 * cost, "model", COSTS), 0.0)
+        admission.admit(Ticket.of([95], 10.5 * cost, "model", COSTS), 0.0)
     with pytest.raises(Overloaded):
         admission.admit(Ticket.of([95, 95], 5 * cost, "model", COSTS), 0.0)
     assert scheduler.queued_texts == 7

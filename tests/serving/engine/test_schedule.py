@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.engine.cost import CostModel
-from serving.engine.schedule import Scheduler
-from serving.engine.tickets import Item, Ticket
+from serving.engine.schedule import LARGE_SHARE, Scheduler
+from serving.engine.tickets import SMALL_TEXTS, Item, Ticket
 
 MERGING = CostModel(fixed=0.004, per_token=0.00005, per_square=0.0)
 ALONE = CostModel(fixed=0.0005, per_token=0.0001, per_square=0.0, merges=False)
@@ -91,8 +91,12 @@ def test_the_earliest_deadline_of_a_queue_runs_first(
 def test_what_was_admitted_is_answered_in_time_when_the_predictions_hold(
     simulation: Any, request_of: Any, trace: list[Any], lanes: int
 ) -> None:
-    """Work that is let in and then expires has taken the place of work that would have been answered."""
+    """Work that is let in and then expires has taken the place of work that would have been answered.
+
+    Large requests are promised what small ones left over lately; small ones that come later may take more.
+    """
     requests = [request_of(at, tuple(lengths), patience) for at, lengths, patience, _ in trace]
+    small_arrivals = [request.arrival for request in requests if len(request.lengths) <= SMALL_TEXTS]
     simulated = simulation(lanes=lanes)
     was_idle: set[int] = set()
     admit = simulated.admission.admit
@@ -105,7 +109,9 @@ def test_what_was_admitted_is_answered_in_time_when_the_predictions_hold(
     simulated.admission.admit = spy
     simulated.run(requests)
     for request in requests:
-        if request.patience > 0 and id(request) not in was_idle:
+        is_passed = any(request.arrival <= arrival < request.deadline for arrival in small_arrivals)
+        is_small = len(request.lengths) <= SMALL_TEXTS
+        if request.patience > 0 and id(request) not in was_idle and (is_small or not is_passed):
             assert request.fate in ("answered", "refused")
 
 
@@ -129,7 +135,7 @@ def test_single_texts_do_not_starve_a_large_batch(
     batch = request_of(1.0, (20,) * 64, 3.0)
     simulation().run([*singles, batch])
     assert batch.fate == "answered"
-    assert batch.finished - batch.arrival <= 4.5 * 64 * cost
+    assert batch.finished - batch.arrival <= (1 / LARGE_SHARE + 0.5) * 64 * cost
     during = [single for single in singles if batch.arrival < single.arrival < batch.finished]
     assert sum(single.fate == "answered" for single in during) >= 0.8 * 64 * min(load, 1.0)
 
@@ -227,3 +233,37 @@ def test_a_far_too_high_prediction_is_corrected_within_a_few_calls() -> None:
         assert item is not None
         scheduler.finish([item], 0.1 * item.seconds)
     assert scheduler.pace < 0.3
+
+
+def test_a_call_under_way_counts_only_what_is_left_of_it() -> None:
+    """Counted whole until its end, it has requests refused that would be answered in time."""
+    scheduler = Scheduler(1)
+    scheduler.add(Ticket.of([95], 1.0, "model", ALONE))
+    scheduler.take(0.0)
+    cost = ALONE.seconds(1, 95)
+    late = [scheduler.lateness(Ticket.of([95], 1.0, "model", ALONE), now) - now for now in (0.0, cost / 2, 2 * cost)]
+    assert late[0] - late[1] == pytest.approx(cost / 2)
+    assert late[0] - late[2] == pytest.approx(cost * scheduler.caution)
+
+
+def test_uncertain_predictions_make_the_door_more_cautious() -> None:
+    """With one fixed margin a steady machine refuses too much, and an unsteady one lets in what will be late."""
+
+    def caution_after(ratios: list[float]) -> float:
+        scheduler = Scheduler(1)
+        for number in range(200):
+            scheduler.add(Ticket.of([20], 1e9, "model", ALONE))
+            item, _ = scheduler.take(0.0)
+            assert item is not None
+            scheduler.finish([item], ALONE.seconds(1, 20) * ratios[number % len(ratios)])
+        return scheduler.caution
+
+    assert caution_after([1.0]) < 1.01
+    assert caution_after([0.5, 1.5]) == pytest.approx(1.2, abs=0.03)
+
+
+def test_a_lane_that_ended_without_a_call_changes_nothing() -> None:
+    """The watchdog books the end of every lane it replaces; an error there ends the watchdog."""
+    scheduler = Scheduler(1)
+    scheduler.finish([])
+    assert (scheduler.running, scheduler.wait_seconds) == (0, 0)
