@@ -1,9 +1,10 @@
 """BAM in the small: one student of several tasks against single ones, by `compressor compare`.
 
 Two families of tasks: (a) supportdesk, intent, sentiment and urgency of the same texts; (b) pairs, SICK, RTE, MRPC and
-SNLI, two of them with few labels. Arms: Single, Multi, Single->Single, Multi->Multi, Single->Multi, and the ablations of annealing, sampling
-exponent and layer-wise learning rate (`benchmarks/recipes/bam_arms.yaml`). The labelled rows are drawn once, so the
-teachers are trained once; seeds draw data order and dropout. What is done is kept: the same command continues.
+SNLI, two of them with few labels. Arms: Single, Multi, Single->Single, Multi->Multi, Single->Multi, and the ablations
+of annealing, sampling exponent and layer-wise learning rate (`benchmarks/recipes/bam_arms.yaml`). The labelled rows are
+drawn once, so the teachers are trained once; seeds draw data order and dropout. What is done is kept: the same command
+continues.
 
     python -m benchmarks.bam --data DATA --work runs/bam
 """

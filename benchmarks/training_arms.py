@@ -86,12 +86,12 @@ def train_ours(ground: Ground, folder: Path, *, dtype: str | None = None, asks_e
     """Targets once, then our training; optionally with one of its savings taken away."""
     task = ground.data.task
     settings = ground.recipe.training.model_copy(update={"dtype": dtype} if dtype else {})
-    targets = {} if asks_every_step else {task.name: _targets(ground)}
+    unknown = np.full((len(ground.data.splits[TRAIN]), task.num_outputs), np.nan)
     job = TrainingJob(
         model=load_checkpoint(ground.student),
         tokenizer=load_tokenizer(str(ground.student)),
         data={task.name: ground.data},
-        targets=targets,
+        targets={task.name: unknown if asks_every_step else _targets(ground)},
         plan=build_plan(ground.recipe.method, patience=None),
         settings=settings,
         max_length=ground.recipe.max_length,
@@ -107,7 +107,7 @@ def train_ours(ground: Ground, folder: Path, *, dtype: str | None = None, asks_e
 
 def train_ours_in_random_order(ground: Ground, folder: Path) -> None:
     """Ours without length groups: a group of one batch is a random batch."""
-    with patch("compressor.data.batches._BATCHES_PER_GROUP", 1):
+    with patch("compressor.data.order._BATCHES_PER_GROUP", 1):
         train_ours(ground, folder)
 
 

@@ -1,16 +1,18 @@
-"""Tokenised batches for training: rows of like length together, in an order fixed by seed and epoch."""
+"""Tokenised batches for training: token ids, and what the losses read for each of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
+from compressor.data.mixture import TaskMixture
+from compressor.data.order import LengthGroupedBatchSampler
 from compressor.data.splits import TRAIN, UNLABELLED, TaskData
 from compressor.tasks.registry import TASKS
 
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 
 IGNORED_LABEL = -100
 _TEXTS_AT_ONCE = 10_000
-_BATCHES_PER_GROUP = 50
 
 
 @dataclass(frozen=True)
@@ -99,53 +100,6 @@ def _count_longer(tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str,
 
 def _joined(rows: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(rows) if rows else np.zeros(0, dtype=np.int32)
-
-
-class LengthGroupedBatchSampler(Sampler[list[int]]):
-    """Batches of rows of like length, in a random order that depends on the seed and the epoch alone.
-
-    The rows are shuffled, cut into groups of about fifty batches, sorted by length inside each group and cut
-    into batches; then the batches are shuffled. Every row comes once per epoch; one batch may be short. The
-    global random state is neither read nor moved, so a resumed run sees the batches that an uninterrupted one
-    would have seen.
-    """
-
-    drop_last = False  # read by accelerate when batches are shared between processes
-
-    def __init__(self, lengths: Sequence[int] | np.ndarray, batch_size: int, *, seed: int) -> None:
-        """Args: lengths: tokens per row; batch_size: rows per batch, at least 1; seed: at least 0."""
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
-        self.lengths = np.asarray(lengths, dtype=np.int64)
-        self.batch_size = batch_size
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration gives; called by accelerate and the Trainer."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        state = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)
-        generator = torch.Generator().manual_seed(int(state[0]))
-        shuffled = torch.randperm(len(self.lengths), generator=generator).numpy()
-        batches = [batch for group in self._groups(shuffled) for batch in self._cut(group)]
-        for position in torch.randperm(len(batches), generator=generator).tolist():
-            yield batches[position].tolist()
-
-    def _groups(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Rows in groups of nearly equal size, each but the last a whole number of batches."""
-        num_groups = max(1, round(len(self) / _BATCHES_PER_GROUP))
-        cuts = np.linspace(0, len(self), num_groups + 1).round().astype(np.int64)[1:-1] * self.batch_size
-        return np.split(rows, cuts)
-
-    def _cut(self, group: np.ndarray) -> list[np.ndarray]:
-        """A group's batches, longest rows first."""
-        ordered = group[np.argsort(-self.lengths[group], kind="stable")]
-        return np.split(ordered, range(self.batch_size, len(ordered), self.batch_size))
 
 
 @dataclass(frozen=True)
@@ -255,11 +209,22 @@ def _padded(rows: Sequence[np.ndarray], filler: int) -> Tensor:
     return torch.from_numpy(padded)
 
 
-def train_loader(examples: TaskExamples, collator: Collator, batch_size: int, *, seed: int) -> DataLoader[Any]:
+def train_loader(
+    examples: TaskExamples, collator: Collator, batch_size: int, *, seed: int, task_exponent: float
+) -> DataLoader[Any]:
     """Length-grouped batches of an epoch; iterating it does not touch the global random state.
 
     The loader has a generator of its own because torch otherwise draws a worker seed from the global one.
+
+    Args:
+        examples: of one task, of which every epoch reads each row once, or of several, which are mixed.
+        collator: makes a batch.
+        batch_size: rows per batch.
+        seed: of the order.
+        task_exponent: see `task_probabilities`; read where there are several tasks.
     """
-    sampler = LengthGroupedBatchSampler(examples.lengths, batch_size, seed=seed)
+    sizes = [len(part) for part in examples.tokens]
+    mixture = TaskMixture(sizes, task_exponent, seed=seed) if len(sizes) > 1 else None
+    sampler = LengthGroupedBatchSampler(examples.lengths, batch_size, seed=seed, mixture=mixture)
     generator = torch.Generator().manual_seed(seed)
     return DataLoader(examples, batch_sampler=sampler, collate_fn=collator, generator=generator)

@@ -13,12 +13,13 @@ def converted(knobs: type, name: str, knob: str, value: object) -> Any:
         knobs: the dataclass that declares the knob.
         name: of the method, for the message.
         knob: a field of the dataclass.
-        value: from YAML.
+        value: from YAML, which reads a bare `off` as False.
 
     Raises:
         ValueError: the value has another type; says what was expected.
     """
     choices = _alternatives(get_type_hints(knobs)[knob])
+    value = _word(value, choices)
     for choice in choices:
         if _fits(value, choice):
             return float(value) if choice is float and isinstance(value, int | float) else value
@@ -34,6 +35,12 @@ def _alternatives(hint: Any) -> list[Any]:
     if get_origin(hint) is Literal:
         return list(get_args(hint))
     return [hint]
+
+
+def _word(value: object, choices: list[Any]) -> object:
+    """YAML reads the bare words off and on as truth values."""
+    word = {False: "off", True: "on"}.get(value) if isinstance(value, bool) else None
+    return word if word in choices else value
 
 
 def _fits(value: object, choice: Any) -> bool:

@@ -42,6 +42,33 @@ class KdKnobs:
 
 
 @dataclass(frozen=True)
+class BamKnobs:
+    """Annealed targets: the loss against lam * label + (1 - lam) * teacher; lam is the weight of the gold label.
+
+    Source: Clark et al. (2019), arXiv:1907.04829 (BAM), also the default: in step s of N, from 0, lam is s / N.
+
+    Attributes:
+        annealing: "linear"; "constant": the same lam in every step; "off": lam is 0, the teacher alone.
+        constant: lam where the annealing is constant, in [0, 1]; 1 is the control, None is 0.5.
+    """
+
+    annealing: Literal["linear", "constant", "off"] = _knob(
+        "linear", "linear: from the teacher to the gold labels; constant: the same mix in every step; off: teacher only"
+    )
+    constant: float | None = _knob(None, "weight of the gold labels where annealing is constant, in [0, 1]: 0.5")
+
+    def __post_init__(self) -> None:
+        if self.constant is None:
+            return
+        if self.annealing != "constant":
+            raise ValueError(
+                f"bam.constant is {self.constant:g} beside bam.annealing '{self.annealing}', which does not read it; "
+                "leave it out, or set annealing: constant"
+            )
+        _require(0.0 <= self.constant <= 1.0, "bam.constant", self.constant, "a number in [0, 1]")
+
+
+@dataclass(frozen=True)
 class SdaKnobs:
     """Self-distillation from averaged weights: loss + weight * MSE(logits, logits of the mean of past students).
 

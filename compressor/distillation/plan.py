@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from compressor.distillation.presets import Knobs, check_early_stopping, knobs_of
+from compressor.distillation.targets.bam import bam_terms
 from compressor.distillation.targets.gold import GoldLabels
-from compressor.distillation.targets.kd import SoftTargets, kd_terms
+from compressor.distillation.targets.kd import kd_terms
 from compressor.distillation.targets.sda import sda_teacher
 from compressor.distillation.targets.sdv import sdv_teacher
 from compressor.distillation.targets.self_teacher import SelfDistance, SelfTeacher
@@ -26,6 +27,7 @@ from serving.errors import UserError
 SUPERVISIONS: dict[str, Callable[[Any], tuple[LossTerm, ...]]] = {
     "none": lambda _knobs: (GoldLabels(),),
     "kd": kd_terms,
+    "bam": bam_terms,
 }
 SELF_TEACHERS: dict[str, Callable[[Any], SelfTeacher | None]] = {"sda": sda_teacher, "sdv": sdv_teacher}
 RULES: dict[str, Callable[[Any], WeightRule]] = {
@@ -55,7 +57,7 @@ class Plan:
     @property
     def reads_teacher(self) -> bool:
         """Whether cached teacher logits, and the texts without label, take part."""
-        return any(isinstance(term, SoftTargets) for term in self.terms)
+        return any(term.reads_teacher for term in self.terms)
 
     def check(self, *, num_steps: int, warmup_steps: int) -> None:
         """UserError when a training of so many optimizer steps cannot follow the plan."""
@@ -99,9 +101,17 @@ def _self_teacher(methods: Mapping[str, Knobs], terms: list[LossTerm]) -> SelfTe
     return None
 
 
-def planned_steps(num_examples: int, settings: TrainingSettings) -> int:
-    """Optimizer steps of a training over so many rows."""
-    micro_batches = -(-num_examples // settings.batch_size)
+def planned_steps(num_examples: Sequence[int], settings: TrainingSettings) -> int:
+    """Optimizer steps of a training.
+
+    Args:
+        num_examples: rows that every task reads. One task is read pass by pass, and each ends with a step of its own;
+            of several, rows are drawn, in all as many as the epochs hold [ours].
+        settings: epochs, batch and accumulation.
+    """
+    if len(num_examples) > 1:
+        return -(-settings.epochs * sum(num_examples) // (settings.batch_size * settings.gradient_accumulation))
+    micro_batches = -(-sum(num_examples) // settings.batch_size)
     return settings.epochs * -(-micro_batches // settings.gradient_accumulation)
 
 

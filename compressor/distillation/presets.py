@@ -18,6 +18,7 @@ import yaml
 from compressor.distillation.knob_types import converted
 from compressor.distillation.knobs import (
     AvgKnobs,
+    BamKnobs,
     EmaKnobs,
     GoldKnobs,
     KdKnobs,
@@ -31,6 +32,7 @@ from compressor.distillation.knobs import (
 __all__ = [
     "PRESETS",
     "AvgKnobs",
+    "BamKnobs",
     "EmaKnobs",
     "GoldKnobs",
     "KdKnobs",
@@ -66,20 +68,23 @@ class Preset:
             or what is made of several runs (runs).
         needs_teacher: whether it reads teacher targets.
         excludes: names that it cannot stand beside, with the reason.
+        needs_all_steps: why a training that stops early is not what it means; empty where it may stop.
     """
 
     knobs: type
     place: Place
     needs_teacher: bool
     excludes: Mapping[str, str]
+    needs_all_steps: str = ""
 
 
 def _others(name: str, group: tuple[str, ...], reason: str) -> dict[str, str]:
     return {other: reason for other in group if other != name}
 
 
-_SUPERVISION = ("none", "kd")
-_ONE_SUPERVISION = "both say what the hard and the soft loss weigh; choose one"
+_SUPERVISION = ("none", "kd", "bam")
+_ONE_SUPERVISION = "both say what the labels and the teacher weigh; choose one"
+_WHOLE_SCHEDULE = "a run that stops early ends before its targets have become the labels"
 _SELF = ("sda", "sdv")
 _ONE_SELF = "both make the student its own teacher, by averaged weights or by averaged logits; choose one"
 _RULES = ("swa", "se", "ema")
@@ -90,6 +95,7 @@ _ONE_RUNS = "both say what is made of several runs; choose one"
 PRESETS: dict[str, Preset] = {
     "none": Preset(GoldKnobs, "targets", False, _others("none", _SUPERVISION, _ONE_SUPERVISION)),
     "kd": Preset(KdKnobs, "targets", True, _others("kd", _SUPERVISION, _ONE_SUPERVISION)),
+    "bam": Preset(BamKnobs, "targets", True, _others("bam", _SUPERVISION, _ONE_SUPERVISION), _WHOLE_SCHEDULE),
     "sda": Preset(SdaKnobs, "targets", False, _others("sda", _SELF, _ONE_SELF)),
     "sdv": Preset(SdvKnobs, "targets", False, _others("sdv", _SELF, _ONE_SELF)),
     "swa": Preset(SwaKnobs, "weights", False, _others("swa", _RULES, _ONE_RULE)),
@@ -174,13 +180,19 @@ def needs_teacher(methods: Mapping[str, Knobs]) -> bool:
 
 
 def check_early_stopping(methods: Mapping[str, Knobs], patience: int | None) -> None:
-    """ValueError when early stopping stands beside a method that itself says which weights are kept."""
-    rules = list(methods_at(methods, "weights"))
-    if patience is not None and rules:
+    """ValueError when early stopping stands beside a method that needs all steps, or says which weights are kept."""
+    if patience is None:
+        return
+    for name in methods_at(methods, "weights"):
         raise ValueError(
-            f"training.early_stopping is {patience} beside '{rules[0]}': both say which weights are kept, and a run "
-            f"that stops early ends before '{rules[0]}' has its average. Leave early_stopping out"
+            f"training.early_stopping is {patience} beside '{name}': both say which weights are kept, and a run "
+            f"that stops early ends before '{name}' has its average. Leave early_stopping out"
         )
+    for name in methods:
+        if reason := PRESETS[name].needs_all_steps:
+            raise ValueError(
+                f"training.early_stopping is {patience} beside '{name}': {reason}. Leave early_stopping out"
+            )
 
 
 def methods_at(methods: Mapping[str, Knobs], place: Place) -> dict[str, Knobs]:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,9 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from compressor.distillation.plan import Plan
+from compressor.distillation.rates import LayerRates, parameter_groups
 from compressor.distillation.targets.term import TaskBatch
+from compressor.models.task_model import TaskModel
 from compressor.tasks.task import Task
 
 MARKER = "complete"
@@ -31,10 +33,15 @@ SELF_TEACHER_FILE = "self_teacher.pt"
 
 
 class DistillationTrainer(Trainer):
-    """Sums a plan's loss terms over the tasks of a batch."""
+    """Sums a plan's loss terms over the tasks of a batch.
+
+    Attributes:
+        rates: peak learning rates by depth; None: one for all parameters, that of the arguments.
+    """
 
     control: TrainerControl
     lr_scheduler: LambdaLR | None
+    optimizer: torch.optim.Optimizer | None
     loss_is_scaled_for_ga = True  # compute_loss divides by the examples of the whole step
 
     def __init__(
@@ -63,6 +70,7 @@ class DistillationTrainer(Trainer):
         self.task_types = tasks
         self.loader = loader
         self.validate = validate
+        self.rates: LayerRates | None = None
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Our own batches, made ready by accelerate."""
@@ -110,14 +118,30 @@ class DistillationTrainer(Trainer):
             has_label=looked_up["has_label"][name],
             targets=looked_up["targets"].get(name),
             self_logits=looked_up["self_logits"].get(name),
+            progress=self.state.global_step / self.args.max_steps,
         )
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The Trainer's, with groups by depth where there are rates for them."""
+        if self.optimizer is None and self.rates is not None:
+            task_model = cast(TaskModel, model or self.model)
+            groups = parameter_groups(
+                task_model,
+                self.rates,
+                decayed=self.get_decay_parameter_names(task_model),
+                weight_decay=self.args.weight_decay,
+            )
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, task_model)
+            self.optimizer = kind(groups, **options)
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
         """The plan's schedule over the recipe's warm-up."""
         if self.lr_scheduler is None:
             warmup_steps = self.args.get_warmup_steps(num_training_steps)
             share = partial(self.plan.schedule.share, num_steps=num_training_steps, warmup_steps=warmup_steps)
-            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, share)
+            self.lr_scheduler = LambdaLR(optimizer or self.create_optimizer(), share)
         return self.lr_scheduler
 
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:

@@ -22,6 +22,7 @@ from compressor.data.batches import Collator, TaskExamples, Tokens, task_rows, t
 from compressor.data.splits import UNLABELLED, VALIDATION, TaskData, training_texts
 from compressor.distillation.plan import Plan, planned_steps, warmup_steps
 from compressor.distillation.precision import decide_training
+from compressor.distillation.rates import layer_rates
 from compressor.distillation.trainer import DistillationTrainer, StepCallback, learning_curve
 from compressor.distillation.weights.average import holding, model_tensors
 from compressor.models.checkpoint import save_checkpoint
@@ -48,7 +49,7 @@ class TrainingJob:
         model: changed in place.
         tokenizer: of the model.
         data: the tasks, in the order of the model's heads.
-        targets: per task the teacher's logits over `training_texts`, in the task's label order.
+        targets: the teacher's logits over `training_texts` per task that has a teacher, in the task's label order.
         plan: what to sum, which weights to keep, the schedule.
         settings: learning rate, steps, dtype and so on.
         max_length: tokens per text.
@@ -78,6 +79,7 @@ def train(job: TrainingJob, folder: Path) -> None:
         UserError: the plan is impossible in so few steps, or the settings on this machine.
     """
     job = _without_unread_rows(job)
+    _check_targets(job)
     num_steps = training_steps(job.data, job.plan, job.settings)
     job.plan.check(num_steps=num_steps, warmup_steps=warmup_steps(job.settings, num_steps))
     digest = weights_digest(job.model)
@@ -105,7 +107,7 @@ def train(job: TrainingJob, folder: Path) -> None:
 def training_steps(data: Mapping[str, TaskData], plan: Plan, settings: TrainingSettings) -> int:
     """Optimizer steps of a training by this plan; texts without label count where it reads the teacher."""
     read = data if plan.reads_teacher else _labelled_only(data)
-    return planned_steps(sum(len(training_texts(part)) for part in read.values()), settings)
+    return planned_steps([len(training_texts(part)) for part in read.values()], settings)
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -133,6 +135,17 @@ def _save(job: TrainingJob, restore: Callable[[], None], folder: Path) -> None:
 def _without_unread_rows(job: TrainingJob) -> TrainingJob:
     """Texts without label take part only where a term reads the teacher."""
     return job if job.plan.reads_teacher else replace(job, data=_labelled_only(job.data), targets={})
+
+
+def _check_targets(job: TrainingJob) -> None:
+    """RuntimeError for targets that would be missed in silence, since labels alone teach a task without teacher."""
+    if job.plan.reads_teacher and not job.targets:
+        raise RuntimeError("the plan reads a teacher, but there are no targets for any task")
+    if unknown := job.targets.keys() - job.data.keys():
+        raise RuntimeError(f"there are targets for '{min(unknown)}', which is none of the tasks {', '.join(job.data)}")
+    for name, data in job.data.items():
+        if UNLABELLED in data.splits and name not in job.targets:
+            raise RuntimeError(f"task '{name}' has texts without label, but no targets that could say anything of them")
 
 
 def _labelled_only(data: Mapping[str, TaskData]) -> dict[str, TaskData]:
@@ -163,7 +176,8 @@ def _loader(job: TrainingJob, tokens: Mapping[str, Tokens]) -> torch.utils.data.
     rows = [task_rows(data, job.targets.get(name)) for name, data in job.data.items()]
     examples = TaskExamples([tokens[name] for name in job.data])
     collator = Collator(rows, pad_id=_pad_id(job))
-    return train_loader(examples, collator, job.settings.batch_size, seed=job.seed)
+    settings = job.settings
+    return train_loader(examples, collator, settings.batch_size, seed=job.seed, task_exponent=settings.task_exponent)
 
 
 def _decide_once(job: TrainingJob, loader: torch.utils.data.DataLoader[Any], folder: Path) -> dict[str, Any]:
@@ -215,6 +229,7 @@ def _trainer(
         loader=loader,
         validate=lambda model: _validate(model, job, validation),
     )
+    trainer.rates = layer_rates(settings)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer

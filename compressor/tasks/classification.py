@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -34,6 +35,30 @@ def soft_target_divergence(student_logits: Tensor, teacher_logits: Tensor, tempe
     teacher = functional.log_softmax(teacher_logits.detach() / temperature, dim=-1)
     divergence = functional.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=-1)
     return divergence * temperature**2
+
+
+def mixed_distribution_cross_entropy(
+    student_logits: Tensor, targets: Tensor, teacher_logits: Tensor, gold_weights: Tensor
+) -> Tensor:
+    """Cross-entropy against gold_weight * label + (1 - gold_weight) * teacher's distribution.
+
+    Source: Clark et al. (2019), arXiv:1907.04829 (BAM).
+
+    Args:
+        student_logits: [batch, classes]; gradients flow.
+        targets: class positions, int64 [batch]; not read where the weight is 0.
+        teacher_logits: [batch, classes]; a constant.
+        gold_weights: [batch] in [0, 1].
+
+    Returns:
+        [batch] in nats. Its least value is the entropy of the mix, not 0.
+    """
+    is_read = gold_weights > 0.0
+    gold = functional.one_hot(torch.where(is_read, targets, 0), student_logits.shape[-1])
+    teacher = functional.softmax(teacher_logits.detach(), dim=-1)
+    weights = gold_weights[:, None]
+    mixed = weights * gold + (1.0 - weights) * teacher
+    return -(mixed * functional.log_softmax(student_logits, dim=-1)).sum(dim=-1)
 
 
 def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
@@ -83,3 +108,9 @@ class Classification:
     def soft_loss(self, student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
         """See `soft_target_divergence`."""
         return soft_target_divergence(student_logits, teacher_logits, temperature)
+
+    def mixed_loss(
+        self, student_logits: Tensor, targets: Tensor, teacher_logits: Tensor, gold_weights: Tensor
+    ) -> Tensor:
+        """See `mixed_distribution_cross_entropy`."""
+        return mixed_distribution_cross_entropy(student_logits, targets, teacher_logits, gold_weights)

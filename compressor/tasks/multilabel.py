@@ -1,6 +1,6 @@
 """Multilabel: any number of labels per text, each with a sigmoid of its own.
 
-Both losses are the mean over the labels, so that their weights mean the same for any number of labels. The
+All losses are the mean over the labels, so that their weights mean the same for any number of labels. The
 metrics equal scikit-learn's (the tests hold them to it) and are counted here because a bootstrap asks for
 each a thousand times.
 """
@@ -33,6 +33,29 @@ def soft_label_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, tem
     probabilities = torch.sigmoid(teacher_logits.detach() / temperature)
     losses = functional.binary_cross_entropy_with_logits(student_logits / temperature, probabilities, reduction="none")
     return losses.mean(dim=-1) * temperature**2
+
+
+def mixed_label_cross_entropy(
+    student_logits: Tensor, targets: Tensor, teacher_logits: Tensor, gold_weights: Tensor
+) -> Tensor:
+    """Binary cross-entropy against gold_weight * label + (1 - gold_weight) * teacher's probabilities.
+
+    The rule of BAM (Clark et al. 2019, arXiv:1907.04829), which has no multilabel tasks, per label [ours].
+
+    Args:
+        student_logits: [batch, labels]; gradients flow.
+        targets: [batch, labels] in [0, 1]; not read where the weight is 0.
+        teacher_logits: [batch, labels]; a constant.
+        gold_weights: [batch] in [0, 1].
+
+    Returns:
+        [batch] in nats, the mean over the labels. Its least value is the entropy of the mix, not 0.
+    """
+    weights = gold_weights[:, None]
+    teacher = torch.sigmoid(teacher_logits.detach())
+    gold = torch.where(weights > 0.0, targets.to(teacher.dtype), 0.0)
+    mixed = weights * gold + (1.0 - weights) * teacher
+    return functional.binary_cross_entropy_with_logits(student_logits, mixed, reduction="none").mean(dim=-1)
 
 
 def micro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
@@ -72,3 +95,9 @@ class Multilabel:
     def soft_loss(self, student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
         """See `soft_label_cross_entropy`."""
         return soft_label_cross_entropy(student_logits, teacher_logits, temperature)
+
+    def mixed_loss(
+        self, student_logits: Tensor, targets: Tensor, teacher_logits: Tensor, gold_weights: Tensor
+    ) -> Tensor:
+        """See `mixed_label_cross_entropy`."""
+        return mixed_label_cross_entropy(student_logits, targets, teacher_logits, gold_weights)

@@ -10,11 +10,31 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import numpy as np
+import torch
 from scipy import stats
 from torch import Tensor
 
 from compressor.tasks.task import Metric
 from serving.manifest import TaskSpec, TaskType
+
+
+def mixed_value_error(student_logits: Tensor, targets: Tensor, teacher_logits: Tensor, gold_weights: Tensor) -> Tensor:
+    """Squared error to gold_weight * label + (1 - gold_weight) * teacher's output, all on the scale of the logits.
+
+    Source: Clark et al. (2019), arXiv:1907.04829 (BAM).
+
+    Args:
+        student_logits: [batch, 1]; gradients flow.
+        targets: [batch], scaled; not read where the weight is 0.
+        teacher_logits: [batch, 1]; a constant.
+        gold_weights: [batch] in [0, 1].
+
+    Returns:
+        [batch], at least 0.
+    """
+    gold = torch.where(gold_weights > 0.0, targets.to(student_logits.dtype), 0.0)
+    mixed = gold_weights * gold + (1.0 - gold_weights) * teacher_logits.detach().squeeze(-1)
+    return (student_logits.squeeze(-1) - mixed).square()
 
 
 def pearson(labels: np.ndarray, predictions: np.ndarray) -> float:
@@ -65,3 +85,9 @@ class Regression:
     def soft_loss(self, student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
         """Squared distance to the teacher's scaled output, [batch]; the temperature is ignored."""
         return (student_logits - teacher_logits.detach()).square().squeeze(-1)
+
+    def mixed_loss(
+        self, student_logits: Tensor, targets: Tensor, teacher_logits: Tensor, gold_weights: Tensor
+    ) -> Tensor:
+        """See `mixed_value_error`."""
+        return mixed_value_error(student_logits, targets, teacher_logits, gold_weights)

@@ -59,6 +59,23 @@ class Task(Protocol):
             [batch].
         """
 
+    def mixed_loss(
+        self, student_logits: Tensor, targets: Tensor, teacher_logits: Tensor, gold_weights: Tensor
+    ) -> Tensor:
+        """Loss against gold_weight * label + (1 - gold_weight) * teacher, row by row, at temperature 1.
+
+        Source: Clark et al. (2019), arXiv:1907.04829.
+
+        Args:
+            student_logits: [batch, outputs]; gradients flow.
+            targets: [batch] or [batch, outputs], from `targets`; rows of weight 0 may hold no label.
+            teacher_logits: [batch, outputs]; a constant: no gradient reaches it.
+            gold_weights: [batch] in [0, 1].
+
+        Returns:
+            [batch].
+        """
+
 
 def find_metric(task: Task, name: str | None) -> str:
     """The metric's name, or the default for None; UserError lists the choices and the nearest one."""

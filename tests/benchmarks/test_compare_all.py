@@ -27,7 +27,7 @@ def data(toy_data: Path, tmp_path: Path) -> Path:
 def test_every_method_is_compared(data: Path, tmp_path: Path) -> None:
     """Catches a method that was added and that nobody measured, and an arm that stands twice."""
     arms = [parse_method_text(text) for text in METHODS.split(",")]
-    assert {name for arm in arms for name in arm} == set(PRESETS)
+    assert {name for arm in arms for name in arm} == set(PRESETS) - {"bam"}, "benchmarks/bam.py compares bam"
     assert len({json.dumps(arm) for arm in arms}) == len(arms)
 
 

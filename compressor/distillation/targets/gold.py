@@ -19,6 +19,7 @@ class GoldLabels:
 
     weight: float = 1.0
     name: str = "gold"
+    reads_teacher = False
 
     def loss(self, batch: TaskBatch) -> Tensor:
         """Sum over the labelled rows, times the weight."""

@@ -70,6 +70,7 @@ class SelfDistance:
 
     weight: float
     name: str = "self"
+    reads_teacher = False
 
     def loss(self, batch: TaskBatch) -> Tensor:
         """Sum over all rows, times the weight."""

@@ -22,6 +22,8 @@ class TaskBatch:
         targets: cached teacher logits [rows, outputs], or None where the task has no teacher.
         self_logits: what the plan's self-teacher says of these rows in this step, [rows, outputs], without gradient;
             None where the plan has none.
+        progress: s / N of the optimizer step s = 0 .. N - 1 that the batch is part of, the same for all of its
+            micro-batches; in [0, 1).
     """
 
     task: Task
@@ -30,6 +32,7 @@ class TaskBatch:
     has_label: Tensor
     targets: Tensor | None
     self_logits: Tensor | None = None
+    progress: float = 0.0
 
 
 class LossTerm(Protocol):
@@ -38,6 +41,10 @@ class LossTerm(Protocol):
     @property
     def name(self) -> str:
         """Shown in the learning curves."""
+
+    @property
+    def reads_teacher(self) -> bool:
+        """Whether it reads cached teacher logits; where no term does, texts without label take no part."""
 
     def loss(self, batch: TaskBatch) -> Tensor:
         """Weighted sum over the rows it applies to, a scalar; the trainer divides by the step's examples."""

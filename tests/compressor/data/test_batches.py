@@ -1,37 +1,23 @@
-"""Tokens, the order of batches, and what a batch of several tasks holds."""
+"""Tokens, and what a batch of several tasks holds."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator, skip_first_batches
-from accelerate.data_loader import BatchSamplerShard, prepare_data_loader
-from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
 from compressor.data.batches import (
     Collator,
-    LengthGroupedBatchSampler,
     TaskExamples,
     Tokens,
     task_rows,
     tokenise,
     train_loader,
 )
-from compressor.data.builtin import CORPORA
-from compressor.data.files import read_table
+from compressor.data.order import LengthGroupedBatchSampler
 from compressor.data.splits import Split, TaskData, training_texts
 from serving.manifest import TaskSpec
-
-
-@pytest.fixture(scope="module")
-def lengths() -> np.ndarray:
-    """Words per message of the built-in corpus, special tokens added: real, long-tailed lengths."""
-    texts = read_table(CORPORA["supportdesk"] / "train.jsonl").frame["text"]
-    return np.array([min(len(text.split()) + 2, 128) for text in texts])
 
 
 def two_tasks() -> list[TaskData]:
@@ -81,107 +67,6 @@ def test_only_texts_that_lost_tokens_count_as_truncated(tokenizer: PreTrainedTok
 def test_no_texts_make_no_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
     """An empty unlabelled file must not end in an error about arrays."""
     assert len(tokenise(tokenizer, [], 8)) == 0
-
-
-@pytest.mark.parametrize("batch_size", [8, 16, 32])
-def test_padding_costs_at_most_fifteen_percent(lengths: np.ndarray, batch_size: int) -> None:
-    """Padding is paid in time only: no other test would notice a sampler that stopped grouping."""
-    sampler = LengthGroupedBatchSampler(lengths, batch_size, seed=0)
-    padded = sum(int(lengths[batch].max()) * len(batch) for batch in sampler)
-    assert padded / lengths.sum() <= 1.06  # goal 1.15; measured 1.03
-
-
-@pytest.mark.parametrize(("rows", "batch_size"), [(1, 4), (7, 4), (801, 8), (1728, 16), (3, 1)])
-def test_every_row_comes_once_per_epoch(rows: int, batch_size: int) -> None:
-    """Rows lost or doubled by the cutting change the training set without a trace."""
-    sampler = LengthGroupedBatchSampler(np.arange(rows) % 50, batch_size, seed=1)
-    for epoch in range(3):
-        sampler.set_epoch(epoch)
-        batches = list(sampler)
-        assert sorted(row for batch in batches for row in batch) == list(range(rows))
-        assert len(batches) == len(sampler)
-        assert sorted(map(len, batches), reverse=True)[: rows // batch_size] == [batch_size] * (rows // batch_size)
-
-
-def test_order_depends_on_seed_and_epoch_alone(lengths: np.ndarray) -> None:
-    """An order from the global state differs after a resume; one without the epoch never shuffles."""
-    sampler = LengthGroupedBatchSampler(lengths, 16, seed=3)
-    first = list(sampler)
-    state = torch.get_rng_state()
-    torch.manual_seed(99)
-    moved = torch.get_rng_state()
-    assert list(sampler) == first
-    assert torch.equal(torch.get_rng_state(), moved)
-    torch.set_rng_state(state)
-    assert list(LengthGroupedBatchSampler(lengths, 16, seed=4)) != first
-    sampler.set_epoch(1)
-    assert list(sampler) != first
-    sampler.set_epoch(0)
-    assert list(sampler) == first
-
-
-def test_batches_mix_rows_anew_in_every_epoch(lengths: np.ndarray) -> None:
-    """Sorting the whole set would give the same batches in another order, for ever."""
-    sampler = LengthGroupedBatchSampler(lengths, 16, seed=0)
-    first = {tuple(sorted(batch)) for batch in sampler}
-    sampler.set_epoch(1)
-    second = {tuple(sorted(batch)) for batch in sampler}
-    assert len(first & second) < len(first) / 20
-
-
-def test_long_and_short_batches_come_in_random_order(lengths: np.ndarray) -> None:
-    """Batches left in order of length would train on short texts last."""
-    means = np.array([lengths[batch].mean() for batch in LengthGroupedBatchSampler(lengths, 16, seed=0)])
-    assert abs(np.corrcoef(np.arange(len(means)), means)[0, 1]) < 0.3
-
-
-def test_a_batch_size_below_one_is_refused() -> None:
-    """It would give no batches, and a training that ends at once."""
-    with pytest.raises(ValueError, match="at least 1"):
-        LengthGroupedBatchSampler([1, 2], 0, seed=0)
-
-
-def loader_of_rows(lengths: np.ndarray) -> DataLoader[Any]:
-    return DataLoader(
-        range(len(lengths)),  # type: ignore[arg-type]
-        batch_sampler=LengthGroupedBatchSampler(lengths, 16, seed=5),
-        collate_fn=torch.tensor,
-    )
-
-
-def test_a_resumed_epoch_continues_with_its_own_batches(lengths: np.ndarray) -> None:
-    """What the Trainer does on resume: skip in a prepared loader, set the epoch on loader and sampler."""
-    whole = Accelerator(cpu=True).prepare_data_loader(loader_of_rows(lengths))
-    epochs = []
-    for epoch in range(3):
-        whole.set_epoch(epoch)
-        epochs.append([batch.tolist() for batch in whole])
-    assert epochs[1] != epochs[2]
-
-    prepared = Accelerator(cpu=True).prepare_data_loader(loader_of_rows(lengths))
-    resumed = skip_first_batches(prepared, 10)
-    resumed.set_epoch(1)
-    resumed.batch_sampler.batch_sampler.set_epoch(1)
-    assert [batch.tolist() for batch in resumed] == epochs[1][10:]
-    prepared.set_epoch(2)
-    assert [batch.tolist() for batch in prepared] == epochs[2]
-
-
-def test_processes_share_an_epoch_without_overlap(lengths: np.ndarray) -> None:
-    """The sampler is asked for its batch size and drop_last; without them rows are shared out wrongly."""
-    shares = [
-        BatchSamplerShard(
-            LengthGroupedBatchSampler(lengths, 16, seed=5),
-            num_processes=2,
-            process_index=i,
-            even_batches=False,
-        )
-        for i in range(2)
-    ]
-    rows = [row for share in shares for batch in share for row in batch]
-    assert sorted(rows) == list(range(len(lengths)))
-    loader = prepare_data_loader(loader_of_rows(lengths), num_processes=2, process_index=0)
-    assert loader.total_batch_size == 32
 
 
 def test_examples_of_all_tasks_come_behind_one_another(examples: TaskExamples) -> None:
@@ -241,10 +126,10 @@ def test_cached_targets_of_other_rows_are_refused() -> None:
 
 def test_iterating_the_loader_leaves_the_global_random_state_alone(examples: TaskExamples) -> None:
     """A DataLoader draws a seed from the global state: dropout would then depend on the loader."""
-    loader = train_loader(examples, collator(), 2, seed=0)
+    loader = train_loader(examples, collator(), 2, seed=0, task_exponent=0.75)
     before = torch.get_rng_state()
     rows = sum(len(batch["input_ids"]) for batch in loader)
-    assert rows == 5
+    assert rows == 6  # three full batches
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -255,3 +140,16 @@ def test_tokens_without_types_make_batches_without_types() -> None:
     batch = Collator([task_rows(two_tasks()[1])], pad_id=7)([examples[0], examples[1]])
     assert "token_type_ids" not in batch
     assert batch["input_ids"].tolist() == [[1, 2], [1, 7]]
+
+
+def test_a_loader_mixes_several_tasks_and_reads_a_single_one_as_ever(examples: TaskExamples) -> None:
+    """Catches an exponent that nobody reads, and a training of one task whose order it changes."""
+    mixed = train_loader(examples, collator(), 2, seed=4, task_exponent=0.5).batch_sampler
+    assert isinstance(mixed, LengthGroupedBatchSampler)
+    assert mixed.mixture is not None
+    assert mixed.mixture.sizes == (3, 2)
+    assert mixed.mixture.seed == mixed.seed == 4
+    np.testing.assert_allclose(mixed.mixture.probabilities, np.sqrt([3, 2]) / np.sqrt([3, 2]).sum())
+    alone = train_loader(TaskExamples(examples.tokens[:1]), collator(), 2, seed=4, task_exponent=0.5).batch_sampler
+    assert alone is not None
+    assert list(alone) == list(LengthGroupedBatchSampler([5, 8, 6], 2, seed=4))

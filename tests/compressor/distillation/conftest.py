@@ -15,12 +15,14 @@ from transformers import PreTrainedTokenizerFast
 from compressor.data.splits import Split, TaskData, training_texts
 from compressor.distillation.plan import build_plan
 from compressor.distillation.presets import parse_method_text
-from compressor.distillation.training import TrainingJob
+from compressor.distillation.trainer import DistillationTrainer
+from compressor.distillation.training import TrainingJob, train
 from compressor.models.initialise import pretrained_model
 from compressor.recipe import TrainingSettings
 from serving.manifest import TaskSpec
 
 FAST = TrainingSettings(epochs=2, learning_rate=1e-3, batch_size=8, dtype="fp32", device="cpu", threads=1)
+SEVERAL = FAST.model_copy(update={"learning_rate": 3e-3, "batch_size": 16})
 
 
 @pytest.fixture
@@ -96,5 +98,63 @@ def job(
             seed=seed,
             label="toy",
         )
+
+    return make
+
+
+@pytest.fixture
+def several(
+    checkpoint: Callable[..., Path], tokenizer: PreTrainedTokenizerFast, make_data: Callable[..., TaskData]
+) -> Callable[..., TrainingJob]:
+    """A factory: (methods as text, settings) -> a job of a classification, a multilabel and a regression task."""
+    folder = str(checkpoint())
+
+    def make(text: str, settings: TrainingSettings = SEVERAL, *, dropout: bool = True) -> TrainingJob:
+        data = {made.task.name: made for made in map(make_data, ("classification", "multilabel", "regression"))}
+        model = pretrained_model(folder, [part.task for part in data.values()], layers=2, seed=0)
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout) and not dropout:
+                module.p = 0.0
+        return TrainingJob(
+            model=model,
+            tokenizer=tokenizer,
+            data=data,
+            targets={name: random_targets(part) for name, part in data.items()},
+            plan=build_plan(parse_method_text(text), patience=None),
+            settings=settings,
+            max_length=32,
+            seed=0,
+            label="toy",
+        )
+
+    return make
+
+
+def random_targets(data: TaskData) -> np.ndarray:
+    shape = (len(training_texts(data)), data.task.num_outputs)
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+class Caught(Exception):
+    """The training is stopped here."""
+
+
+@pytest.fixture
+def trainer_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[TrainingJob], DistillationTrainer]:
+    """A factory: job -> its trainer with an optimizer, before the first step."""
+
+    def make(job: TrainingJob) -> DistillationTrainer:
+        caught: list[DistillationTrainer] = []
+
+        def stop(self: DistillationTrainer, _folder: Path) -> None:
+            self.create_optimizer()
+            caught.append(self)
+            raise Caught
+
+        with monkeypatch.context() as patch:
+            patch.setattr(DistillationTrainer, "resume_or_start", stop)
+            with pytest.raises(Caught):
+                train(job, tmp_path)
+        return caught[0]
 
     return make

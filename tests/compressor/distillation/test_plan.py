@@ -75,4 +75,19 @@ def test_plans_that_just_fit_are_accepted(text: str) -> None:
 def test_steps_are_counted_as_the_training_takes_them() -> None:
     """Catches a check against steps that the training does not have: partial batches and accumulations count."""
     settings = TrainingSettings(epochs=3, batch_size=8, gradient_accumulation=4)
-    assert [planned_steps(rows, settings) for rows in (1, 8, 32, 33, 64, 65)] == [3, 3, 3, 6, 6, 9]
+    assert [planned_steps([rows], settings) for rows in (1, 8, 32, 33, 64, 65)] == [3, 3, 3, 6, 6, 9]
+
+
+def test_steps_of_several_tasks_are_their_rows_over_the_examples_of_a_step() -> None:
+    """Golden: ceil(epochs * sum / batch); a step more per task and pass would anneal to elsewhere."""
+    settings = TrainingSettings(epochs=3, batch_size=8, gradient_accumulation=4)
+    assert [planned_steps(rows, settings) for rows in ([1, 1], [20, 12], [20, 13], [400, 30, 2])] == [1, 3, 4, 41]
+
+
+def test_annealed_targets_run_to_their_end() -> None:
+    """Catches early stopping that leaves the labels short of their weight, and says nothing."""
+    for text in ("bam", "bam:annealing=off", "bam+sda"):
+        with pytest.raises(UserError, match=r"early_stopping is 2 beside 'bam': a run that stops early ends before"):
+            build_plan(parse_method_text(text), patience=2)
+    assert names("bam+sda+swa") == ["annealed", "self"]
+    assert names("bam:annealing=constant:constant=1") == ["gold"]

@@ -42,6 +42,13 @@ def test_gold_labels_are_understood_where_no_supervision_is_named() -> None:
         ("sdv:k=5:snapshots=cpu", {"sdv": {"k": 5, "snapshots": "cpu"}}, "sdv(k=5,snapshots=cpu)"),
         ("avg:of=[a/b, c]", {"avg": {"of": ["a/b", "c"]}}, "avg(of=[a/b,c])"),
         ("none", {"none": {}}, "none"),
+        ("bam", {"bam": {}}, "bam"),
+        ("bam:annealing=off+swa", {"bam": {"annealing": "off"}, "swa": {}}, "bam(annealing=off)+swa"),
+        (
+            "bam:annealing=constant:constant=1",
+            {"bam": {"annealing": "constant", "constant": 1.0}},
+            "bam(annealing=constant,constant=1)",
+        ),
     ],
 )
 def test_methods_written_on_the_command_line(text: str, methods: dict[str, object], label: str) -> None:
@@ -55,7 +62,7 @@ def test_methods_written_on_the_command_line(text: str, methods: dict[str, objec
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("kdd", "no method 'kdd'. Choose one of: none, kd, sda, sdv, swa, se, ema, avg, vote. Did you mean kd?"),
+        ("kdd", "no method 'kdd'. Choose one of: none, kd, bam, sda, sdv, swa, se, ema, avg, vote. Did you mean kd?"),
         ("swa:evry=2", "method 'swa' has no knob 'evry'. Choose one of: start, every, rate, keep. Did you mean every?"),
         ("sda:k=2.5", "sda.k is 2.5, expected a whole number or 'all'"),
         ("sda:k=0", "sda.k is 0, expected a whole number of at least 1, or all"),
@@ -88,6 +95,14 @@ def test_methods_written_on_the_command_line(text: str, methods: dict[str, objec
         ("sda(k=all)", "got 'sda(k=all)', expected a method such as kd, sda:k=all:weight=1.5"),
         ("avg:of=a", "avg.of is 'a', expected a list of texts or nothing (null)"),
         ("kd:alpha=.nan", "kd.alpha is nan"),
+        ("bam+kd", "'bam' and 'kd' cannot be combined: both say what the labels and the teacher weigh"),
+        ("none+bam", "cannot be combined"),
+        ("bam:annealing=cosine", "bam.annealing is 'cosine', expected 'linear', 'constant' or 'off'"),
+        ("bam:annealing=on", "bam.annealing is True"),
+        ("bam:constant=0.5", "bam.constant is 0.5 beside bam.annealing 'linear', which does not read it"),
+        ("bam:annealing=off:constant=0", "bam.constant is 0 beside bam.annealing 'off'"),
+        ("bam:annealing=constant:constant=1.5", "bam.constant is 1.5, expected a number in [0, 1]"),
+        ("bam:annealing=constant:constant=.nan", "bam.constant is nan, expected a number in [0, 1]"),
         ("kd+kd", "method 'kd' stands twice"),
         ("kd:", "got 'kd:', expected a method such as"),
         ("", "got '', expected a method such as"),

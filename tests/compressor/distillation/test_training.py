@@ -150,6 +150,7 @@ def test_frequent_checkpoints_and_validation_do_not_change_the_weights(
 COMPOSITIONS = [
     "kd+sda:k=all+swa:every=1:keep=selected",
     "sdv:k=2+ema:decay=0.9",
+    "bam+sda:k=2+se",
     "none",
     "kd",
     "sda",
@@ -159,6 +160,7 @@ COMPOSITIONS = [
     "sda:teacher=current",
     "sdv:k=3:snapshots=cpu+swa:start=0.34:keep=last",
     "kd+se",
+    "bam:annealing=constant+swa:every=2",
     "ema",
 ]
 QUICK = 2

@@ -11,7 +11,13 @@ from hypothesis.extra import numpy as hnp
 from scipy import special
 from sklearn import metrics as reference
 
-from compressor.tasks.multilabel import Multilabel, macro_f1, micro_f1, soft_label_cross_entropy
+from compressor.tasks.multilabel import (
+    Multilabel,
+    macro_f1,
+    micro_f1,
+    mixed_label_cross_entropy,
+    soft_label_cross_entropy,
+)
 
 matrices = st.tuples(st.integers(1, 12), st.integers(2, 5)).flatmap(
     lambda shape: st.tuples(hnp.arrays(np.bool_, shape), hnp.arrays(np.bool_, shape))
@@ -53,3 +59,12 @@ def test_metrics_are_those_of_scikit_learn(pair: tuple[np.ndarray, np.ndarray]) 
     for average, ours in (("micro", micro_f1), ("macro", macro_f1)):
         expected = reference.f1_score(labels, predictions, average=average, zero_division=0)
         assert ours(labels.astype(np.float32), predictions) == pytest.approx(expected)
+
+
+def test_mixed_labels_by_hand() -> None:
+    """Labels 1 and 0 with weight 0.5 beside a teacher of 0.2 and 0.6 are 0.6 and 0.3; the mean over the labels."""
+    student, teacher = (torch.logit(torch.tensor([row])) for row in ([0.7, 0.1], [0.2, 0.6]))
+    found = mixed_label_cross_entropy(student, torch.tensor([[1.0, 0.0]]), teacher, torch.tensor([0.5]))
+    first = -0.6 * math.log(0.7) - 0.4 * math.log(0.3)
+    second = -0.3 * math.log(0.1) - 0.7 * math.log(0.9)
+    assert found.item() == pytest.approx((first + second) / 2, abs=1e-6)

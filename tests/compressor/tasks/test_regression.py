@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from compressor.tasks.regression import Regression, neg_mean_squared_error, pearson, spearman
+from compressor.tasks.regression import Regression, mixed_value_error, neg_mean_squared_error, pearson, spearman
 from serving.answers import decide
 from serving.manifest import TaskSpec
 
@@ -50,3 +50,10 @@ def test_metrics_of_hand_made_values() -> None:
     assert spearman(labels, predictions) == pytest.approx(1.0)
     assert pearson(labels, predictions) == pytest.approx(14 / np.sqrt(5 * 50))
     assert neg_mean_squared_error(labels, predictions) == pytest.approx(-9.0)
+
+
+def test_mixed_values_by_hand() -> None:
+    """Label 1 with weight 0.25 beside a teacher of 0.2 is 0.4; [batch, 1] must not broadcast against [batch]."""
+    student, teacher = torch.tensor([[0.9], [0.0]]), torch.tensor([[0.2], [1.0]])
+    found = mixed_value_error(student, torch.tensor([1.0, 0.0]), teacher, torch.tensor([0.25, 0.0]))
+    assert found.tolist() == pytest.approx([0.25, 1.0])
