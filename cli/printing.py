@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from compressor.report.table import Table as ReportTable
 
 _NARROWEST = 100
 
@@ -37,23 +40,23 @@ def _answer(task: str, answer: Mapping[str, Any], *, alone: bool) -> str:
     return found if alone else f"{task}: {found}"
 
 
-def print_measurements(rows: Sequence[Mapping[str, Any]]) -> None:
-    """The benchmark's rows as a table."""
-    columns = (
-        "variant",
-        "runtime",
-        "device",
-        "precision",
-        "threads",
-        "batch_size",
-        "p50_ms",
-        "p95_ms",
-        "texts_per_second",
-    )
-    table = _table(columns)
-    for row in rows:
-        table.add_row(*(_shown(row[column]) for column in columns))
-    _console().print(table)
+def print_latency(found: Mapping[str, Any]) -> None:
+    """The benchmark's rows, the waterfall where there is one, and what spoke against the measurements."""
+    from compressor.report.latency import latency_table, parts_table
+    from compressor.report.waterfall import steps_table
+
+    console = make_console()
+    waterfall = found.get("waterfall") or {}
+    for content in (latency_table(found), parts_table(found), steps_table(waterfall)):
+        if content is None:
+            continue
+        table = _table(content.columns, text_columns=content.text_columns)
+        for row in content.rows:
+            table.add_row(*(escape(cell) for cell in row))
+        console.print(table)
+        console.print()
+    for note in (*found["timing"]["notes"], *waterfall.get("notes", ())):
+        console.print(note, markup=False)
 
 
 def print_summary(report: Mapping[str, Any], folder: Path) -> None:
@@ -61,23 +64,29 @@ def print_summary(report: Mapping[str, Any], folder: Path) -> None:
     from compressor.report.headline import headline
     from compressor.report.table import comparison_table
 
-    console = _console()
+    console = make_console()
     compared = comparison_table(report)
-    table = _table(compared.columns, text_columns=compared.text_columns)
-    for index, row in enumerate(compared.rows):
-        table.add_row(*row, style={"default": "bold", "control": "dim"}.get(compared.mark(index), ""))
     console.print()
-    console.print(table)
+    print_table(compared, console)
     console.print()
     console.print(headline(report), markup=False)
+    for note in (report.get("timing") or {}).get("notes") or []:
+        console.print(f"timing: {note}", markup=False)
     for gate in report["gates"]:
         console.print(
             f"gate {gate['verdict']}: {gate['name']} of {gate['artifact']} on {gate['task']} "
-            f"({gate['measured']:.3g}, limit {gate['limit']:.3g})",
+            f"({_gate_value(gate)}, limit {gate['limit']:.3g})",
             markup=False,
         )
     console.print(f"report: {folder / 'report.html'}", markup=False)
-    console.print(f"serve it: compressor serve {folder / 'bundle'}", markup=False)
+    if any(artifact["is_default"] for artifact in report["artifacts"]):
+        console.print(f"serve it: compressor serve {folder / 'bundle'}", markup=False)
+    else:
+        console.print("no artifact passed its gates: the bundle is served only where one is named", markup=False)
+
+
+def _gate_value(gate: Mapping[str, Any]) -> str:
+    return f"no value: {gate['reason']}" if gate["measured"] is None else f"{gate['measured']:.3g}"
 
 
 def print_comparison(result: Mapping[str, Any], folder: Path) -> None:
@@ -85,20 +94,25 @@ def print_comparison(result: Mapping[str, Any], folder: Path) -> None:
     from compressor.comparison.results import PAGE_FILE
     from compressor.comparison.wording import arms_table, headline
 
-    console = _console()
+    console = make_console()
     for task in result["tasks"]:
         console.print()
         if len(result["tasks"]) > 1:
             console.print(task, style="bold", markup=False)
         compared = arms_table(result, task)
-        table = _table(compared.columns, text_columns=compared.text_columns)
-        for index, row in enumerate(compared.rows):
-            cells = (escape(cell) for cell in row)
-            table.add_row(*cells, style={"default": "bold", "control": "dim"}.get(compared.mark(index), ""))
-        console.print(table)
+        print_table(compared, console)
     console.print()
     console.print(headline(result), markup=False)
     console.print(f"page: {folder / PAGE_FILE}", markup=False)
+
+
+def print_table(shown: ReportTable, console: Console) -> None:
+    """A table of the report's on a terminal."""
+    table = _table(shown.columns, text_columns=shown.text_columns)
+    for index, row in enumerate(shown.rows):
+        cells = (escape(cell) for cell in row)
+        table.add_row(*cells, style={"default": "bold", "control": "dim"}.get(shown.mark(index), ""))
+    console.print(table)
 
 
 def _table(columns: Sequence[str], text_columns: int = 1) -> Table:
@@ -108,13 +122,8 @@ def _table(columns: Sequence[str], text_columns: int = 1) -> Table:
     return table
 
 
-def _shown(value: object) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
-
-
-def _console() -> Console:
+def make_console() -> Console:
+    """Where tables go: as wide as the terminal, or wide enough where there is none."""
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = _NARROWEST + 60

@@ -1,126 +1,48 @@
 """The recipe: what to do, typed and validated. Every knob is documented here, once.
 
-`compressor.recipe_file` reads it from YAML; `compressor recipe --example` prints a commented one.
+The sections `training` and `teacher` stand in files of their own, what sections say together is checked in
+`compressor.recipe_checks`. `compressor.recipe_file` reads a recipe from YAML; `compressor recipe --example` prints a
+commented one.
 """
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from compressor.distillation.presets import PRESETS, check_early_stopping, parse_method
+from compressor.distillation.presets import PRESETS, parse_method
+from compressor.recipe_checks import check_sections
+from compressor.teacher_settings import TeacherSettings
+from compressor.training_settings import Positive, Settings, TrainingSettings
+from export.target.compatibility import choose_opset
+from serving.errors import UserError
+
+__all__ = [
+    "BenchmarkSettings",
+    "ExportSettings",
+    "GateSettings",
+    "Recipe",
+    "Settings",
+    "StudentSettings",
+    "TaskSettings",
+    "TeacherSettings",
+    "TrainingSettings",
+]
 
 Scalar = str | int | float | bool
-Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-PositiveFloat = Annotated[float, Field(gt=0.0)]
+Limit = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
-class Settings(BaseModel):
-    """Base of every section: unknown keys are errors, values are frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+def _teacher_form(value: object) -> str:
+    return "no-teacher" if isinstance(value, str) else "own-teacher"
 
 
-class TrainingSettings(Settings):
-    """How a model is trained; the controls of a report use the same values as its student."""
-
-    epochs: Positive = Field(5, description="passes over the training rows")
-    learning_rate: PositiveFloat = Field(2e-4, description="peak learning rate of AdamW")
-    batch_size: Positive = Field(16, description="rows per micro-batch")
-    gradient_accumulation: Positive = Field(1, description="micro-batches per optimizer step")
-    warmup: Share = Field(0.1, description="share of the steps with a rising learning rate")
-    weight_decay: Annotated[float, Field(ge=0.0)] = Field(0.0, description="of AdamW")
-    max_grad_norm: PositiveFloat = Field(1.0, description="gradients are clipped to this norm")
-    early_stopping: Positive | None = Field(
-        None,
-        description="stop after this many epochs without a better validation metric and keep the best epoch; "
-        "off: all epochs are run and the last weights are kept",
-    )
-    dtype: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: bf16 where the hardware has it and a short calibration says it is faster"
-    )
-    device: str = Field("auto", description="auto, cpu, cuda, mps, ... (what accelerate knows)")
-    threads: Positive | None = Field(None, description="CPU threads of training; default: all available")
-    report_to: list[str] = Field([], description="trackers of transformers: tensorboard, wandb, ...")
-    checkpoint_seconds: PositiveFloat = Field(60.0, description="time between checkpoints; never changes the result")
-
-
-class TeacherSettings(TrainingSettings):
-    """The teacher: trained here, an existing fine-tuned checkpoint, or stored predictions.
-
-    The training keys stand here too; those that are set override the `training` section.
-    """
-
-    model: str | list[str] | None = Field(
-        "sentence-transformers/all-MiniLM-L6-v2",
-        description="checkpoint: folder, installed package or hub id; with train: false also a list of fine-tuned "
-        "checkpoints, whose probabilities are averaged",
-    )
-    train: bool = Field(True, description="false: take the fine-tuned checkpoint as it is, labels matched by name")
-    labels: list[str] | None = Field(
-        None, description="names of the checkpoint's outputs in order, where its config has none"
-    )
-    predictions: Path | None = Field(
-        None,
-        description="stored teacher probabilities (table with the text and one column per label); no model",
-    )
-    ensemble: Positive = Field(
-        1,
-        description="number of teachers that are trained, from the same initial weights with other data orders; the "
-        "student learns from the mean of their probabilities",
-    )
-
-    @model_validator(mode="after")
-    def _an_ensemble_can_be_made(self) -> TeacherSettings:
-        if self.ensemble > 1 and (self.predictions is not None or not self.train):
-            what = "teacher.predictions" if self.predictions is not None else "train: false"
-            raise ValueError(
-                f"ensemble is {self.ensemble}, but {what} trains no teacher. Leave it out, or give train: false and a "
-                "list of fine-tuned checkpoints as model"
-            )
-        if isinstance(self.model, list) and self.predictions is None:
-            if self.train:
-                raise ValueError(
-                    "model is a list, but only one checkpoint can be trained. Set train: false to take all as they "
-                    "are, or give one and set ensemble"
-                )
-            if not self.model:
-                raise ValueError("model is an empty list; give at least one checkpoint")
-        return self
-
-    @property
-    def models(self) -> list[str]:
-        """The checkpoints that are read, one or several; none for stored predictions."""
-        if self.predictions is not None or self.model is None:
-            return []
-        return list(self.model) if isinstance(self.model, list) else [self.model]
-
-    @property
-    def num_members(self) -> int:
-        """How many models answer together."""
-        return max(self.ensemble, len(self.models), 1)
-
-    @model_serializer(mode="wrap")
-    def _without_inherited_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        inherited = TrainingSettings.model_fields.keys() - self.model_fields_set
-        return {key: value for key, value in handler(self).items() if key not in inherited}
-
-    def training(self, defaults: TrainingSettings) -> TrainingSettings:
-        """The recipe's training settings with every training key that is set here."""
-        keys = TrainingSettings.model_fields.keys() & self.model_fields_set
-        return defaults.model_copy(update={key: getattr(self, key) for key in keys})
+OwnTeacher = Annotated[
+    Annotated[TeacherSettings, Tag("own-teacher")] | Annotated[Literal["none"], Tag("no-teacher")],
+    Discriminator(_teacher_form),
+]
 
 
 class TaskSettings(Settings):
@@ -143,7 +65,11 @@ class TaskSettings(Settings):
         "of every label; default: all",
     )
     train_rows_seed: int = Field(0, ge=0, description="which rows train_rows draws")
-    teacher: TeacherSettings | None = Field(None, description="this task's own teacher; default: the recipe's")
+    teacher: OwnTeacher | None = Field(
+        None,
+        description="this task's own teacher; none: the task has no teacher, its gold labels alone are learned from; "
+        "default: the recipe's teacher",
+    )
 
     @field_validator("text")
     @classmethod
@@ -164,15 +90,46 @@ class StudentSettings(Settings):
         "pretrained",
         description="copy weights from the pretrained checkpoint, or from the fine-tuned teacher",
     )
+    tasks: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None,
+        description="tasks of the recipe that this student answers; the others still shape splits, leakage filter "
+        "and multi-task teachers; default: all",
+    )
 
 
 class ExportSettings(Settings):
     """What the bundle holds."""
 
-    precisions: list[Literal["fp32", "int8"]] = Field(["fp32", "int8"], min_length=1, description="artifacts")
+    precisions: list[Literal["fp32", "int8", "int8_static", "int8_weights", "fp16"]] = Field(
+        ["fp32", "int8"],
+        min_length=1,
+        description="artifacts: int8 finds the scale of activations at run time (fastest, neighbours change answers), "
+        "int8_static has learned it, int8_weights has none; fp16 is for GPUs",
+    )
+    exclude: Literal["auto", "none"] | list[str] = Field(
+        "auto",
+        description="layers that stay fp32 in int8 graphs: auto, the worst ones until gates.quantisation_metric_drop "
+        "holds; none; or names, roles or patterns of layers",
+    )
+    ranges: Literal["minmax", "percentile_99.9", "percentile_99.99", "entropy", "mse"] = Field(
+        "mse", description="how int8_static turns what it has seen of an activation into its range"
+    )
+    calibration_texts: Positive = Field(
+        256, description="training texts per task that ranges of activations are learned from"
+    )
     opset: Annotated[int, Field(ge=14)] | None = Field(None, description="ONNX opset; default: a tested one")
+    target_runtime: str | None = Field(
+        None,
+        description="release of ONNX Runtime that must read the bundle, e.g. 1.17.3: picks the opset, and replays the "
+        "golden examples under that release in an environment of its own",
+    )
     golden: Literal["synthetic", "validation"] = Field(
         "synthetic", description="texts of the golden examples: made up, or real ones from validation"
+    )
+    temperature: Literal["fit", "none"] = Field(
+        "fit",
+        description="fit: one temperature per task on validation, which makes probabilities more believable and "
+        "changes no decision, where it helps; none: probabilities as the student gives them",
     )
 
     @field_validator("precisions")
@@ -182,16 +139,32 @@ class ExportSettings(Settings):
             raise ValueError("fp32 is missing: it is what the other precisions are checked against; add it")
         return value
 
+    @model_validator(mode="after")
+    def _the_runtime_reads_the_opset(self) -> ExportSettings:
+        try:
+            choose_opset(self.target_runtime, self.opset, default=1)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return self
+
 
 class GateSettings(Settings):
     """Limits; a gate whose interval is not within its limit ends the run with exit code 3."""
 
-    export_logit_difference: PositiveFloat = Field(1e-4, description="fp32 graph against torch, per logit")
-    quantisation_metric_drop: PositiveFloat = Field(
+    export_logit_difference: Limit = Field(1e-4, description="fp32 graphs against torch, per logit")
+    batch_invariance: Limit = Field(
+        1e-5, description="fp32 graph, a text alone against the same text among others and padded, per logit"
+    )
+    quantisation_metric_drop: Limit = Field(
         0.01, description="artifact against the fp32 student on validation, absolute, paired"
     )
-    teacher_metric_drop: PositiveFloat | None = Field(
+    teacher_metric_drop: Limit | None = Field(
         None, description="student against teacher on validation, absolute, paired; off unless set"
+    )
+    worst_slice_drop: Limit | None = Field(
+        None,
+        description="share of right answers that an artifact may lose against the fp32 student in any class or length "
+        "of the validation texts; off unless set",
     )
     allow_inconclusive: bool = Field(
         False, description="accept gates that the validation split is too small to decide (--allow-inconclusive)"
@@ -205,13 +178,27 @@ class BenchmarkSettings(Settings):
     threads: list[Positive | Literal["all"]] = Field([1, "all"], min_length=1, description="CPU threads per call")
     devices: Literal["auto", "cpu"] = Field("auto", description="auto: the CPU, and CUDA where there is a GPU")
     texts: Positive = Field(128, description="evaluation texts that are timed in every round")
-    rounds: Annotated[int, Field(ge=3)] = Field(5, description="interleaved rounds over all variants")
+    rounds: Annotated[int, Field(ge=3)] = Field(
+        6, description="interleaved rounds over all variants; with fewer than 6 no ratio has a 95% interval"
+    )
+    allow_cpu_fallback: bool = Field(
+        False, description="time an artifact on a GPU even where the CPU computes a part of it; the part is shown"
+    )
+    waterfall_seconds: Annotated[float, Field(ge=0)] = Field(
+        20.0, description="about how long the waterfall from teacher to bundle may take; 0 leaves it out"
+    )
+    price_per_cpu_hour: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="in any currency; gives the waterfall its cost per million texts"
+    )
 
 
 class Recipe(Settings):
     """A whole run."""
 
     name: str = Field(description="name of the run and of its bundle")
+    intended_use: str | None = Field(
+        None, description="what the model is for, in a sentence or two; printed on its card"
+    )
     tasks: dict[str, TaskSettings] = Field(min_length=1, description="one task, or several on one student")
     max_length: Annotated[int, Field(ge=8)] = Field(128, description="tokens per text, the same everywhere")
     teacher: TeacherSettings = TeacherSettings()
@@ -254,32 +241,40 @@ class Recipe(Settings):
         return parse_method(value)
 
     @model_validator(mode="after")
-    def _models_are_complete(self) -> Recipe:
-        for name in self.tasks:
-            teacher = self.teacher_of(name)
-            if teacher.model is None and teacher.predictions is None:
-                raise ValueError(f"the teacher of task '{name}' has neither 'model' nor 'predictions'; give one")
-        if self.student.model is None and not isinstance(self.teacher.model, str):
-            raise ValueError(
-                "student.model is missing: the teacher has no single checkpoint to take layers from; set it"
-            )
-        if self.student.init == "teacher" and not self._has_one_teacher_to_copy():
-            raise ValueError(
-                "student.init 'teacher' copies one teacher's layers: it needs one task, one teacher model and no "
-                "student.model; use init: pretrained"
-            )
-        check_early_stopping(self.method, self.training.early_stopping)
+    def _sections_fit_together(self) -> Recipe:
+        check_sections(self)
         return self
 
-    def _has_one_teacher_to_copy(self) -> bool:
-        if self.student.model or len(self.tasks) > 1:
-            return False
-        teacher = self.teacher_of(next(iter(self.tasks)))
-        return teacher.predictions is None and teacher.num_members == 1
+    @property
+    def student_tasks(self) -> tuple[str, ...]:
+        """The tasks that the student answers, in the recipe's order."""
+        return tuple(task for task in self.tasks if self.student.tasks is None or task in self.student.tasks)
+
+    @property
+    def taught_tasks(self) -> tuple[str, ...]:
+        """Those of the student's tasks that have a teacher."""
+        return tuple(task for task in self.student_tasks if self.has_teacher(task))
+
+    def has_teacher(self, task: str) -> bool:
+        """Whether a task has a teacher, its own or the recipe's."""
+        return self.tasks[task].teacher != "none"
+
+    def own_teacher(self, task: str) -> TeacherSettings | None:
+        """The teacher settings that stand in the task itself, where there are some."""
+        own = self.tasks[task].teacher
+        return own if isinstance(own, TeacherSettings) else None
 
     def teacher_of(self, task: str) -> TeacherSettings:
-        """The teacher settings that hold for one task."""
-        return self.tasks[task].teacher or self.teacher
+        """The teacher settings that hold for a task that has a teacher, see `taught_tasks`."""
+        if not self.has_teacher(task):
+            raise RuntimeError(f"task '{task}' has no teacher; ask `has_teacher` first")
+        return self.own_teacher(task) or self.teacher
+
+    def teacher_group(self, task: str) -> tuple[str, ...]:
+        """The tasks that the teacher of one is trained on: of a multi-task one all without a teacher of their own."""
+        if self.tasks[task].teacher is not None or not self.teacher.multitask:
+            return (task,)
+        return tuple(name for name, settings in self.tasks.items() if settings.teacher is None)
 
     @property
     def student_order_seed(self) -> int:

@@ -10,7 +10,7 @@ import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
@@ -138,7 +138,7 @@ def _commented(section: Settings, indent: int) -> Iterator[str]:
         if isinstance(value, Settings):
             yield f"{pad}{key}:"
             yield from _commented(value, indent + 1)
-        elif key == "tasks":
+        elif isinstance(section, Recipe) and key == "tasks":
             yield f"{pad}tasks:  # {field.description}"
             for name, task in value.items():
                 yield f"{pad}  {name}:"
@@ -206,7 +206,7 @@ def _keys_at(location: Sequence[int | str]) -> list[str]:
 
 def _section_type(annotation: Any) -> Any:
     """The Settings class inside an optional or a mapping annotation, else the annotation."""
-    if get_origin(annotation) in (Union, types.UnionType, dict):
+    if get_origin(annotation) in (Union, types.UnionType, dict, Annotated):
         for inner in get_args(annotation):
             found = _section_type(inner)
             if isinstance(found, type) and issubclass(found, Settings):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from export.candidate import Candidate, Graph, read_candidate
+import msgspec
+
+from export.candidate import CANDIDATE_FILE, Candidate, Graph, read_candidate
 from export.card import CARD_FILE, model_card
+from export.confidence import all_calibrated
+from export.gates import describe_gate
 from export.measure import ArtifactMeasurements, Measurements
-from serving.errors import UserError
+from serving.errors import GateFailed, UserError
 from serving.golden import write_golden
 from serving.hashing import hash_file
 from serving.manifest import GOLDEN_FILE, Artifact, Manifest, write_manifest
@@ -38,30 +42,38 @@ def assemble_bundle(
 
     Raises:
         UserError: the folder holds something, or the candidate was changed after it was measured.
+        GateFailed: no graph of the candidate answers.
     """
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"'{folder}' is not empty. Give a new folder for the bundle.")
     candidate = read_candidate(candidate_folder)
+    _check_measured(candidate, candidate_folder, measurements)
     folder.mkdir(parents=True, exist_ok=True)
-    _copy_checked(candidate, candidate_folder, folder)
+    _copy_checked(candidate, _answering(candidate, measurements), candidate_folder, folder)
     write_golden(folder, measurements.golden)
-    manifest = Manifest(
-        name=name,
-        version=version,
-        tasks=candidate.tasks,
-        inputs=candidate.inputs,
-        artifacts=_artifacts(candidate, measurements),
-        default_artifact=measurements.default_artifact,
-        provenance=dict(provenance or {}),
-        files=candidate.files | {GOLDEN_FILE: hash_file(folder / GOLDEN_FILE)},
-    )
-    (folder / CARD_FILE).write_text(model_card(manifest, measurements), encoding="utf-8")
+    facts = manifest_facts(candidate, measurements)
+    files = candidate.files | {GOLDEN_FILE: hash_file(folder / GOLDEN_FILE)}
+    manifest = Manifest(name=name, version=version, provenance=dict(provenance or {}), files=files, **facts)
+    (folder / CARD_FILE).write_text(model_card(manifest, measurements.golden.source), encoding="utf-8")
     write_manifest(folder, manifest)
     return manifest
 
 
-def _copy_checked(candidate: Candidate, source: Path, target: Path) -> None:
-    hashes = candidate.files | {graph.file: graph.sha256 for graph in candidate.graphs}
+def manifest_facts(candidate: Candidate, measurements: Measurements) -> dict[str, Any]:
+    """The fields of a manifest that follow from a candidate and what was measured of it, and from nothing else."""
+    return {
+        "tasks": all_calibrated(candidate.tasks, measurements.temperatures),
+        "inputs": candidate.inputs,
+        "artifacts": _artifacts(candidate, measurements),
+        "default_artifact": measurements.default_artifact,
+        "student": measurements.student,
+        "gates": tuple(msgspec.to_builtins(gate) for gate in measurements.gates),
+        "target": measurements.target,
+    }
+
+
+def _copy_checked(candidate: Candidate, graphs: Sequence[Graph], source: Path, target: Path) -> None:
+    hashes = candidate.files | {graph.file: graph.sha256 for graph in graphs}
     if TOKENIZER_FILE not in hashes:
         raise UserError(f"the candidate '{source}' has no {TOKENIZER_FILE}. Run the export stage again.")
     for name, expected in hashes.items():
@@ -72,19 +84,28 @@ def _copy_checked(candidate: Candidate, source: Path, target: Path) -> None:
             )
 
 
+def _check_measured(candidate: Candidate, source: Path, measurements: Measurements) -> None:
+    """Claims of one candidate must not be signed onto another, and there must be something to claim."""
+    if hash_file(source / CANDIDATE_FILE) != measurements.candidate:
+        raise UserError(f"the candidate '{source}' is not the one that was measured. Run the measure stage again.")
+    if not measurements.artifacts:
+        failed = [describe_gate(gate) for gate in measurements.gates if gate.verdict != "passed"]
+        raise GateFailed(f"no graph of '{source}' answers, so there is nothing to bundle: {'; '.join(failed)}")
+
+
+def _answering(candidate: Candidate, measurements: Measurements) -> list[Graph]:
+    """The graphs that gave numbers everywhere; of any other nothing can be claimed, and it is left out."""
+    measured = {artifact.precision for artifact in measurements.artifacts}
+    return [graph for graph in candidate.graphs if graph.precision in measured]
+
+
 def _artifacts(candidate: Candidate, measurements: Measurements) -> tuple[Artifact, ...]:
-    graphs = {graph.precision: graph for graph in candidate.graphs}
     measured = {artifact.precision: artifact for artifact in measurements.artifacts}
-    if graphs.keys() != measured.keys():
-        raise UserError(
-            f"the candidate has the precisions {', '.join(graphs)}, but measured were {', '.join(measured)}. "
-            "Run the measure stage again."
-        )
-    features = measurements.cpu_features
-    return tuple(_artifact(graph, measured[name], features) for name, graph in graphs.items())
+    graphs = _answering(candidate, measurements)
+    return tuple(_artifact(graph, measured[graph.precision], measurements) for graph in graphs)
 
 
-def _artifact(graph: Graph, measured: ArtifactMeasurements, cpu_features: tuple[str, ...]) -> Artifact:
+def _artifact(graph: Graph, measured: ArtifactMeasurements, measurements: Measurements) -> Artifact:
     return Artifact(
         precision=graph.precision,
         file=graph.file,
@@ -94,10 +115,15 @@ def _artifact(graph: Graph, measured: ArtifactMeasurements, cpu_features: tuple[
         ir_version=graph.ir_version,
         metrics=measured.metrics,
         parity=measured.parity,
+        calibration=measured.calibration,
+        ladder=measured.ladder,
+        invariance=measured.invariance,
         tolerance=measured.tolerance,
         batch_difference=measured.batch_difference,
         batch_invariant=measured.is_batch_invariant,
-        cpu_features=cpu_features,
+        certified=measurements.certified,
+        latency_seconds=measurements.latency_seconds.get(graph.precision),
         passed=measured.passed,
         quantised_nodes=graph.quantisation.num_quantised if graph.quantisation else 0,
+        exclusion=graph.quantisation.exclusion if graph.quantisation else None,
     )

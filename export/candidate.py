@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +10,25 @@ from typing import Any
 
 import msgspec
 from torch import nn
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
+from export.config import CONFIG_FILE, write_config
 from export.graph import SINGLE_OUTPUT, export_graph
 from export.optimise import fuse_attention
-from export.precision import QuantisationSummary, ir_version_of, opset_of, quantise
+from export.parity.rungs import PLAIN, TORCH
+from export.precision import ir_version_of, opset_of
+from export.quantise.material import Quantising
+from export.quantise.quantiser import PRECISIONS as QUANTISED
+from export.quantise.quantiser import Quantiser
+from export.quantise.summary import QuantisationSummary
 from serving.errors import UserError
 from serving.hashing import hash_file
 from serving.manifest import InputSpec, TaskSpec
-from serving.tokenise import TOKENIZER_FILE
+from serving.tokenise import TOKENIZER_FILE, TextEncoder
 
 CANDIDATE_FILE = "candidate.json"
-CONFIG_FILE = "config.json"
-PRECISIONS = ("fp32", "int8")
+PLAIN_FILE = "rungs/plain.onnx"
+PRECISIONS = ("fp32", *QUANTISED)
+DEFAULT_PRECISIONS = ("fp32", "int8")
 TOKENIZER_FILES = (
     TOKENIZER_FILE,
     "tokenizer_config.json",
@@ -35,18 +40,13 @@ TOKENIZER_FILES = (
     "spm.model",
     "sentencepiece.bpe.model",
 )
-PROBLEM_TYPES = {
-    "classification": "single_label_classification",
-    "multilabel": "multi_label_classification",
-    "regression": "regression",
-}
 
 
 class Graph(msgspec.Struct, frozen=True, kw_only=True):
     """One ONNX file of a candidate.
 
     Attributes:
-        precision: fp32 or int8.
+        precision: fp32, int8, ..., or plain for the graph that all others are made from.
         file: name inside the folder.
         sha256: of the file.
         bytes: size of the file.
@@ -54,7 +54,8 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
         ir_version: of the file.
         fused_attention: number of fused attention operators.
         note: what did not happen as it usually does, for the report; None when all did.
-        quantisation: what became int8; None for fp32.
+        quantisation: what became of every layer; None for fp32.
+        made_from: the rung of the parity ladder that it is held against besides torch: torch, plain or a precision.
     """
 
     precision: str
@@ -66,13 +67,23 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
     fused_attention: int = 0
     note: str | None = None
     quantisation: QuantisationSummary | None = None
+    made_from: str = PLAIN
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of `candidate.json`; `files` maps tokenizer and config files to their sha256."""
+    """The content of `candidate.json`.
+
+    Attributes:
+        tasks: what the graphs answer.
+        inputs: how texts become their inputs.
+        plain: the graph as torch exported it; it is measured, and not served.
+        graphs: one per precision.
+        files: the sha256 of tokenizer and config files.
+    """
 
     tasks: tuple[TaskSpec, ...]
     inputs: InputSpec
+    plain: Graph
     graphs: tuple[Graph, ...]
     files: dict[str, str]
 
@@ -97,7 +108,12 @@ class Student:
 
 
 def export_candidate(
-    student: Student, folder: Path, *, precisions: Sequence[str] = PRECISIONS, opset: int | None = None
+    student: Student,
+    folder: Path,
+    *,
+    precisions: Sequence[str] = DEFAULT_PRECISIONS,
+    opset: int | None = None,
+    quantising: Quantising | None = None,
 ) -> Candidate:
     """Write a student's graphs, tokenizer and config into a folder.
 
@@ -106,9 +122,11 @@ def export_candidate(
         folder: made if it is not there.
         precisions: of `PRECISIONS`.
         opset: of the default domain; None for the default.
+        quantising: which layers stay fp32 and the texts to decide it on; None: every layer is quantised, and
+            precisions that need texts cannot be made.
 
     Raises:
-        UserError: an unknown precision, no fast tokenizer, too large a model, nothing to quantise.
+        UserError: an unknown precision, no fast tokenizer, too large a model, nothing to quantise, no texts.
     """
     if unknown := [name for name in precisions if name not in PRECISIONS]:
         raise UserError(f"no precision '{unknown[0]}'. Choose among: {', '.join(PRECISIONS)}")
@@ -117,14 +135,17 @@ def export_candidate(
     folder.mkdir(parents=True, exist_ok=True)
     tasks = name_outputs(student.tasks)
     names = _write_tokenizer(student.tokenizer_folder, folder)
-    _write_config(student.config, tasks, folder)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        plain = Path(scratch) / "plain.onnx"
-        export_graph(student.model, student.inputs.names, tasks, plain, opset=opset)
-        graphs = tuple(_make_graph(name, plain, folder, student.config) for name in dict.fromkeys(precisions))
+    write_config(student.config, tasks, folder)
+    plain = folder / PLAIN_FILE
+    plain.parent.mkdir(exist_ok=True)
+    export_graph(student.model, student.inputs.names, tasks, plain, opset=opset)
+    encoder = TextEncoder.load(folder / TOKENIZER_FILE, student.inputs)
+    quantiser = Quantiser(plain, encoder, tasks, quantising)
+    graphs = tuple(_make_graph(name, quantiser, folder, student.config) for name in dict.fromkeys(precisions))
     candidate = Candidate(
         tasks=tasks,
         inputs=student.inputs,
+        plain=_plain_graph(plain),
         graphs=graphs,
         files={name: hash_file(folder / name) for name in (*names, CONFIG_FILE)},
     )
@@ -141,6 +162,14 @@ def read_candidate(folder: Path) -> Candidate:
         raise UserError(f"'{folder}' is no export candidate ({error}). Run the export stage again.") from error
 
 
+def check_files(folder: Path, candidate: Candidate) -> None:
+    """UserError for a file of a candidate that is not there, or not the one that was exported."""
+    hashes = candidate.files | {graph.file: graph.sha256 for graph in (candidate.plain, *candidate.graphs)}
+    for name, expected in hashes.items():
+        if not (folder / name).is_file() or hash_file(folder / name) != expected:
+            raise UserError(f"'{folder / name}' is not the file that was exported. Run the export stage again.")
+
+
 def name_outputs(tasks: Sequence[TaskSpec]) -> tuple[TaskSpec, ...]:
     """The tasks with the names of their outputs: `logits` for one task, `logits_<task>` for several."""
     if len(tasks) == 1:
@@ -151,15 +180,27 @@ def name_outputs(tasks: Sequence[TaskSpec]) -> tuple[TaskSpec, ...]:
     )
 
 
-def _make_graph(precision: str, plain: Path, folder: Path, config: Any) -> Graph:
+def _plain_graph(path: Path) -> Graph:
+    return Graph(
+        precision=PLAIN,
+        file=PLAIN_FILE,
+        sha256=hash_file(path),
+        bytes=path.stat().st_size,
+        opset=opset_of(path),
+        ir_version=ir_version_of(path),
+        made_from=TORCH,
+    )
+
+
+def _make_graph(precision: str, quantiser: Quantiser, folder: Path, config: Any) -> Graph:
     path = folder / f"model.{precision}.onnx"
     fused_attention, note, quantisation = 0, None, None
-    if precision == "int8":
-        quantisation = quantise(plain, path)
+    if precision in QUANTISED:
+        quantisation = quantiser.write(precision, path)
         if quantisation.left_fp32:
             note = f"stayed fp32: {', '.join(quantisation.left_fp32)}"
     else:
-        fusion = fuse_attention(plain, path, config)
+        fusion = fuse_attention(quantiser.path, path, config)
         fused_attention, note = fusion.attention, fusion.note
     return Graph(
         precision=precision,
@@ -184,23 +225,3 @@ def _write_tokenizer(source: Path, folder: Path) -> list[str]:
     for name in names:
         shutil.copyfile(source / name, folder / name)
     return names
-
-
-def labelled_config(config: Any, task: TaskSpec) -> Any:
-    """A copy of a transformers configuration with a task's labels and problem type, as other tools read them."""
-    copy = type(config).from_dict(config.to_dict())
-    names = task.labels or (task.name,)
-    copy.id2label = dict(enumerate(names))
-    copy.label2id = {name: index for index, name in enumerate(names)}
-    copy.problem_type = PROBLEM_TYPES[task.type]
-    return copy
-
-
-def _write_config(config: Any, tasks: Sequence[TaskSpec], folder: Path) -> None:
-    """`config.json` as other tools read it; labels only where there is one task."""
-    if len(tasks) == 1:
-        written = labelled_config(config, tasks[0])
-        written.architectures = [MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES[config.model_type]]
-    else:
-        written = type(config).from_dict(config.to_dict())
-    (folder / CONFIG_FILE).write_text(written.to_json_string(use_diff=False), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a candidate's graphs are worth: parity, metrics, gates, batch difference, latency, golden logits.
+"""What a candidate's graphs are worth: the parity ladder, metrics, gates, invariance, latency, golden logits.
 
 Reads a candidate and writes JSON only. Everything is measured through the code that serves, on validation
 texts; the test split is not read.
@@ -7,81 +7,64 @@ texts; the test split is not read.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
 from export.benchmark import time_alone
-from export.candidate import Candidate, Graph, read_candidate
-from export.gates import Gate, decide_gate, has_passed
+from export.candidate import CANDIDATE_FILE, Candidate, check_files, read_candidate
+from export.confidence import all_calibrated, calibrations, fit_temperatures
+from export.gates import Gate, Limits
 from export.golden_texts import golden_texts
-from export.parity import INVARIANCE_LIMIT, compare, measure_batch_difference
-from export.runners import DEFAULT_BATCH_SIZE, Runner, eval_mode, run_texts, session_runner, torch_runner
-from export.statistics import Metric, bootstrap_interval, paired_difference
-from serving.answers import decide
+from export.parity.bench import Answers, Bench
+from export.parity.climbed import Climbed, climb_all
+from export.parity.invariance import INVARIANCE_LIMIT, largest_difference
+from export.parity.ladder import judge, judge_tokens
+from export.parity.rungs import FP32, TORCH, Rung
+from export.parity.tokens import Tokenise
+from export.parity.weights import used_weights
+from export.quantise.forms import HALF
+from export.runners import eval_mode, session_runner, torch_runner
+from export.sample import Sample, check_samples
+from export.statistics import bootstrap_interval
+from export.temperature import TemperatureFit
+from serving.certification import certify_here
 from serving.errors import UserError
 from serving.golden import Golden, Source, record_golden
-from serving.host import cpu_features
-from serving.manifest import Interval, Parity, TaskSpec
-from serving.model import OnnxModel
-from serving.session import create_session
+from serving.hashing import hash_file
+from serving.manifest import Calibration, Certification, Interval, Invariance, Parity, Step, TargetRuntime, TaskSpec
 from serving.tokenise import TOKENIZER_FILE, TextEncoder
 
 MEASUREMENTS_FILE = "measurements.json"
 MIN_TOLERANCE = 1e-3
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Labelled texts of one task.
-
-    Attributes:
-        texts: each of one string, or two for pairs.
-        labels: [rows, ...], in the form that the metric takes (original units for a regression).
-        metric: metric(labels, decisions), larger is better; decisions as `serving.answers.decide` gives them.
-    """
-
-    texts: Sequence[tuple[str, ...]]
-    labels: NDArray[Any]
-    metric: Metric
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """The gates of the recipe that concern artifacts; None switches one off.
-
-    Attributes:
-        export_logit_difference: fp32 graph against torch, per logit.
-        quantisation_metric_drop: other precisions against the fp32 student, absolute, paired.
-        allow_inconclusive: whether a gate that the sample cannot decide lets the artifact pass.
-    """
-
-    export_logit_difference: float | None = 1e-4
-    quantisation_metric_drop: float | None = 0.01
-    allow_inconclusive: bool = False
-
-
 class ArtifactMeasurements(msgspec.Struct, frozen=True, kw_only=True):
-    """What was measured of one graph; the fields are those of `serving.manifest.Artifact`, and its gates.
+    """What was measured of one graph that answers; the fields are those of `serving.manifest.Artifact`.
 
     Attributes:
         precision: of the graph.
-        metrics: per task, on the sample.
+        metrics: per task, on the sample; a task is absent where the metric is undefined on the graph's answers.
         parity: per task, against the torch student.
-        gates: of this artifact.
-        batch_difference: largest logit difference of a text alone and among others.
+        calibration: per task with probabilities, read at its temperature.
+        ladder: per task, the steps from the torch student down to this graph.
+        invariance: per task, a text alone against the same text in company.
+        batch_difference: the largest logit difference among these.
         tolerance: allowed when golden examples are replayed.
-        passed: whether its gates passed.
+        passed: whether its gates and those of the rungs above passed.
     """
 
     precision: str
     metrics: dict[str, Interval]
     parity: dict[str, Parity]
-    gates: tuple[Gate, ...]
+    calibration: dict[str, Calibration]
+    ladder: dict[str, tuple[Step, ...]]
+    invariance: dict[str, Invariance]
     batch_difference: float
     tolerance: float
     passed: bool
@@ -96,25 +79,33 @@ class Measurements(msgspec.Struct, frozen=True, kw_only=True):
     """The content of `measurements.json`.
 
     Attributes:
-        artifacts: in the order of the candidate's graphs.
+        candidate: sha256 of the candidate.json that was measured, which holds those of all its files.
+        ladder: every rung with its gates, from the top; rungs that could not be measured are there too.
+        artifacts: those that answer everywhere, in the order of the candidate's graphs.
         student: per task, the torch student's metric on the same sample.
+        temperatures: per task with probabilities, unless none was to be fitted.
         latency_seconds: per precision, the median of one text alone on one thread; to choose the default.
-        default_artifact: the fastest that passed; the first one where none did.
+        default_artifact: the fastest that passed; None where none did.
         golden: examples for every artifact.
-        cpu_features: of the CPU that measured.
+        certified: the machine and runtime that measured.
+        target: the ONNX Runtime that the graphs are meant for, if one was named (see `export.target`).
     """
 
+    candidate: str
+    ladder: tuple[Rung, ...]
     artifacts: tuple[ArtifactMeasurements, ...]
     student: dict[str, Interval]
+    temperatures: dict[str, TemperatureFit]
     latency_seconds: dict[str, float]
-    default_artifact: str
+    default_artifact: str | None
     golden: Golden
-    cpu_features: tuple[str, ...]
+    certified: Certification
+    target: TargetRuntime | None = None
 
     @property
     def gates(self) -> tuple[Gate, ...]:
-        """The gates of all artifacts."""
-        return tuple(gate for artifact in self.artifacts for gate in artifact.gates)
+        """The gates of all rungs."""
+        return tuple(gate for rung in self.ladder for gate in rung.gates)
 
 
 def measure(
@@ -124,6 +115,7 @@ def measure(
     *,
     limits: Limits | None = None,
     golden: tuple[Source, Sequence[tuple[str, ...]]] | None = None,
+    tokenise: Tokenise | None = None,
 ) -> Measurements:
     """Measure every graph of a candidate against the torch model that it came from.
 
@@ -133,33 +125,39 @@ def measure(
         samples: per task, labelled validation texts.
         limits: of the gates; None for the defaults.
         golden: texts of the golden examples and where they come from; None for synthetic ones.
+        tokenise: the student's own tokenizer, which the candidate's must repeat; None where it has no other.
 
     Raises:
-        UserError: a task without sample, or a metric that is undefined on its sample.
+        UserError: a task without sample or with other labels than its sample, a metric that is undefined on it, a
+            changed file, or a student that gives no numbers itself.
     """
     candidate = read_candidate(candidate_folder)
-    limits = limits or Limits()
-    _check_samples(candidate, samples)
+    check_files(candidate_folder, candidate)
+    check_samples(candidate.tasks, samples)
+    samples = {task.name: samples[task.name] for task in candidate.tasks}
     encoder = TextEncoder.load(candidate_folder / TOKENIZER_FILE, candidate.inputs)
-    models = {g.precision: _load(candidate_folder, g, candidate, encoder) for g in candidate.graphs}
-    with eval_mode(model):
-        bench = _Bench(candidate, encoder, samples, torch_runner(model))
-        artifacts = tuple(_measure_artifact(bench, name, loaded, limits) for name, loaded in models.items())
-    latencies = time_alone(
-        {name: session_runner(loaded.session, candidate.tasks) for name, loaded in models.items()},
-        encoder,
-        bench.texts,
-    )
     source, texts = golden or ("synthetic", golden_texts(candidate.inputs.text_columns))
-    encodings = encoder.encode(texts)
-    logits = {precision: loaded.run(encodings) for precision, loaded in models.items()}
+    with eval_mode(model):
+        bench = Bench(candidate.tasks, encoder, samples, torch_runner(model), texts)
+        weights = used_weights(model, bench.batches[0])
+    climbed = climb_all(bench, candidate, candidate_folder, weights)
+    above = [judge_tokens(bench, tokenise)] if tokenise else []
+    ladder = (*above, *judge(bench, list(climbed.values()), limits or Limits(), above))
+    rungs = {rung.name: rung for rung in ladder}
+    temperatures = fit_temperatures(bench)
+    tasks = all_calibrated(candidate.tasks, temperatures)
+    artifacts = tuple(_artifact(bench, climbed[name], rungs, tasks) for name in _answering(candidate, climbed))
+    latencies = _latencies(bench, climbed, artifacts)
     return Measurements(
+        candidate=hash_file(candidate_folder / CANDIDATE_FILE),
+        ladder=ladder,
         artifacts=artifacts,
-        student={name: _interval(bench, name, bench.student[name]) for name in samples},
+        student={name: _interval_of_student(bench, name) for name in samples},
+        temperatures=temperatures,
         latency_seconds=latencies,
-        default_artifact=_fastest(artifacts, latencies),
-        golden=record_golden(texts, encoder, candidate.tasks, logits, source=source),
-        cpu_features=cpu_features(),
+        default_artifact=fastest(artifacts, latencies),
+        golden=_golden(bench, climbed, artifacts, tasks, (source, texts)),
+        certified=certify_here(),
     )
 
 
@@ -170,7 +168,7 @@ def write_measurements(folder: Path, measurements: Measurements) -> None:
 
 
 def read_measurements(folder: Path) -> Measurements:
-    """Read `measurements.json`; UserError when it is missing or damaged."""
+    """Read `measurements.json`; UserError when it is missing or damaged, or a verdict contradicts its numbers."""
     path = folder / MEASUREMENTS_FILE
     try:
         return msgspec.json.decode(path.read_bytes(), type=Measurements)
@@ -178,101 +176,104 @@ def read_measurements(folder: Path) -> Measurements:
         raise UserError(f"{path} cannot be read ({error}). Run the measure stage again.") from error
 
 
-class _Bench:
-    """What all artifacts of a candidate are held against, computed once."""
-
-    def __init__(
-        self, candidate: Candidate, encoder: TextEncoder, samples: Mapping[str, Sample], reference: Runner
-    ) -> None:
-        self.tasks: dict[str, TaskSpec] = {task.name: task for task in candidate.tasks}
-        self.encoder = encoder
-        self.samples = samples
-        self.reference = reference
-        self.texts = [text for sample in samples.values() for text in sample.texts]
-        self.encodings = {name: encoder.encode(sample.texts) for name, sample in samples.items()}
-        self.student = {name: self.predict(name, reference, DEFAULT_BATCH_SIZE) for name in samples}
-
-    def predict(self, task: str, run: Runner, batch_size: int) -> NDArray[Any]:
-        """Decisions on the task's own sample."""
-        logits = run_texts(run, self.encoder, self.encodings[task], batch_size=batch_size)
-        return decide(logits[task], self.tasks[task])
+def _answering(candidate: Candidate, climbed: Mapping[str, Climbed]) -> list[str]:
+    """Precisions of the graphs that gave numbers everywhere: of any other nothing can be claimed."""
+    return [graph.precision for graph in candidate.graphs if climbed[graph.precision].problem is None]
 
 
-def _measure_artifact(bench: _Bench, precision: str, loaded: OnnxModel, limits: Limits) -> ArtifactMeasurements:
-    run = session_runner(loaded.session, loaded.tasks)
-    tasks = loaded.tasks
-    parity = compare(bench.reference, run, bench.encoder, bench.texts, tasks)
-    batch_difference = measure_batch_difference(run, bench.encoder, bench.texts, tasks)
-    batch_size = DEFAULT_BATCH_SIZE if batch_difference <= INVARIANCE_LIMIT else 1
-    predictions = {name: bench.predict(name, run, batch_size) for name in bench.samples}
-    gates = _gates(bench, precision, limits, parity, predictions)
+def _artifact(
+    bench: Bench, climbed: Climbed, rungs: Mapping[str, Rung], tasks: Sequence[TaskSpec]
+) -> ArtifactMeasurements:
+    rung = rungs[climbed.name]
+    parity = {task: found.parity for task, found in rung.comparisons[TORCH].items()}
+    difference = largest_difference(dict(rung.invariance))
+    found = {task: _interval(bench, task, climbed.answers) for task in bench.tasks} if climbed.answers else {}
     return ArtifactMeasurements(
-        precision=precision,
-        metrics={name: _interval(bench, name, predictions[name]) for name in bench.samples},
+        precision=climbed.name,
+        metrics={task: interval for task, interval in found.items() if interval is not None},
         parity=parity,
-        gates=gates,
-        batch_difference=batch_difference,
-        tolerance=_tolerance(precision, batch_difference, parity),
-        passed=has_passed(gates, allow_inconclusive=limits.allow_inconclusive),
+        calibration=calibrations(bench, climbed.answers, tasks),
+        ladder={task: tuple(_steps(rung, rungs, task))[::-1] for task in bench.tasks},
+        invariance=dict(rung.invariance),
+        batch_difference=difference,
+        tolerance=golden_tolerance(climbed.name, difference, parity),
+        passed=rung.passed,
     )
 
 
-def _gates(
-    bench: _Bench,
-    precision: str,
-    limits: Limits,
-    parity: Mapping[str, Parity],
-    predictions: Mapping[str, NDArray[Any]],
-) -> tuple[Gate, ...]:
-    """fp32 must repeat torch logit by logit; other precisions must keep the metric."""
-    gates: list[Gate] = []
-    for name, sample in bench.samples.items():
-        subject = f"{precision} {name}"
-        if precision == "fp32" and (limit := limits.export_logit_difference) is not None:
-            difference = parity[name].max_difference
-            gates.append(decide_gate("export_logit_difference", subject, difference, limit=limit))
-        if precision != "fp32" and (limit := limits.quantisation_metric_drop) is not None:
-            drop, low, high = paired_difference(sample.metric, sample.labels, predictions[name], bench.student[name])
-            gates.append(decide_gate("quantisation_metric_drop", subject, drop, limit=limit, low=low, high=high))
-    return tuple(gates)
-
-
-def _interval(bench: _Bench, task: str, predictions: NDArray[Any]) -> Interval:
-    sample = bench.samples[task]
-    value, low, high = bootstrap_interval(sample.metric, sample.labels, predictions)
-    if math.isnan(value) or math.isnan(low):
-        raise UserError(
-            f"the metric '{bench.tasks[task].metric}' of task '{task}' is undefined on its "
-            f"{len(sample.texts)} validation texts. Give more varied ones, or choose another metric."
+def _steps(rung: Rung, rungs: Mapping[str, Rung], task: str) -> Iterator[Step]:
+    """From a rung up to torch."""
+    found = rung.comparisons[rung.made_from][task] if rung.made_from in rung.comparisons else None
+    if found is not None:
+        yield Step(
+            rung=rung.name,
+            made_from=rung.made_from,
+            max_difference=found.parity.max_difference,
+            mean_difference=found.parity.mean_difference,
+            agreement=found.parity.agreement,
+            metric_drop=found.metric_drop,
         )
+    if rung.made_from in rungs:
+        yield from _steps(rungs[rung.made_from], rungs, task)
+
+
+def _interval(bench: Bench, task: str, answers: Answers) -> Interval | None:
+    """The metric with its interval; None where it is undefined."""
+    sample = bench.samples[task]
+    ends = bootstrap_interval(sample.metric, sample.labels, bench.decisions(answers, task))
+    if not np.isfinite(ends).all():
+        return None
+    value, low, high = ends
     return Interval(metric=bench.tasks[task].metric, value=value, low=low, high=high)
 
 
-def _tolerance(precision: str, batch_difference: float, parity: Mapping[str, Parity]) -> float:
+def _interval_of_student(bench: Bench, task: str) -> Interval:
+    found = _interval(bench, task, bench.torch)
+    if found is None:
+        raise UserError(
+            f"the metric '{bench.tasks[task].metric}' of task '{task}' is undefined on its "
+            f"{len(bench.samples[task].texts)} validation texts. Give more varied ones, or choose another metric."
+        )
+    return found
+
+
+def golden_tolerance(precision: str, batch_difference: float, parity: Mapping[str, Parity]) -> float:
     """How far golden logits may lie apart on another CPU.
 
     Another CPU rounds differently, which can move an int8 activation by a step or its scale a little. How
     much that may matter was measured twice: by what a neighbour in the batch changes, and by the mean
     distance from the fp32 student.
     """
-    if precision == "fp32":
+    if precision == FP32:
         return MIN_TOLERANCE
     return max(MIN_TOLERANCE, batch_difference, *(found.mean_difference for found in parity.values()))
 
 
-def _fastest(artifacts: Sequence[ArtifactMeasurements], latencies: Mapping[str, float]) -> str:
-    passed = [artifact.precision for artifact in artifacts if artifact.passed]
-    return min(passed, key=latencies.__getitem__) if passed else artifacts[0].precision
+def _latencies(
+    bench: Bench, climbed: Mapping[str, Climbed], artifacts: Sequence[ArtifactMeasurements]
+) -> dict[str, float]:
+    models = {artifact.precision: climbed[artifact.precision].model for artifact in artifacts}
+    runs = {name: session_runner(model.session, model.tasks) for name, model in models.items() if model}
+    return time_alone(runs, bench.encoder, bench.texts) if runs else {}
 
 
-def _load(folder: Path, graph: Graph, candidate: Candidate, encoder: TextEncoder) -> OnnxModel:
-    return OnnxModel(create_session(folder / graph.file), encoder, candidate.tasks)
+def _golden(
+    bench: Bench,
+    climbed: Mapping[str, Climbed],
+    artifacts: Sequence[ArtifactMeasurements],
+    tasks: Sequence[TaskSpec],
+    golden: tuple[Source, Sequence[tuple[str, ...]]],
+) -> Golden:
+    source, texts = golden
+    encodings = bench.encoder.encode(texts)
+    models = {artifact.precision: climbed[artifact.precision].model for artifact in artifacts}
+    logits: dict[str, dict[str, NDArray[Any]]] = {
+        name: dict(model.run(encodings)) for name, model in models.items() if model
+    }
+    return record_golden(texts, bench.encoder, tasks, logits, source=source)
 
 
-def _check_samples(candidate: Candidate, samples: Mapping[str, Sample]) -> None:
-    for task in candidate.tasks:
-        sample = samples.get(task.name)
-        if sample is None or not len(sample.texts) or len(sample.texts) != len(sample.labels):
-            raise UserError(
-                f"task '{task.name}' has no labelled validation texts to measure on. Give a validation split."
-            )
+def fastest(artifacts: Sequence[ArtifactMeasurements], latencies: Mapping[str, float]) -> str | None:
+    """The precision that is served by default: of those that passed, the one that answers soonest; never fp16."""
+    passed = [artifact.precision for artifact in artifacts if artifact.passed and artifact.precision != HALF]
+    return min(passed, key=lambda name: latencies.get(name, math.inf)) if passed else None

@@ -31,6 +31,10 @@ class BoundSession:
         """As the session's."""
         return self._session.get_outputs()
 
+    def get_provider_graph_assignment_info(self) -> Any:
+        """As the session's."""
+        return self._session.get_provider_graph_assignment_info()
+
     def run(self, names: Sequence[str], inputs: Mapping[str, NDArray[np.int64]]) -> list[NDArray[np.float32]]:
         """The named outputs, in memory of the CPU.
 

@@ -12,17 +12,14 @@ from numpy.typing import NDArray
 
 from serving.answers import answer_rows
 from serving.binding import BoundSession
+from serving.certification import certify_here, doubts
 from serving.errors import BundleError
-from serving.golden import read_golden, replay
+from serving.golden import SHORT_SET, Golden, read_golden, replay
 from serving.hashing import hash_file
-from serving.host import cpu_features
 from serving.manifest import GOLDEN_FILE, Artifact, Manifest, read_manifest
 from serving.model import OnnxModel
 from serving.session import create_session, providers_of
 from serving.tokenise import TOKENIZER_FILE, Encoding, TextEncoder
-
-QUICK_EXAMPLES = 8
-"""Golden examples replayed on a CPU that has all the certified features; any other CPU replays all."""
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +70,8 @@ class Bundle:
         session = create_session(folder / artifact.file, threads, providers_of(device))
         model = OnnxModel(session if device == "cpu" else BoundSession(session, device), encoder, manifest.tasks)
         if check:
-            replay(read_golden(folder), model, artifact, _num_examples(artifact))
+            golden = read_golden(folder)
+            replay(golden, model, artifact, _num_examples(artifact, golden, device))
         return cls(folder, manifest, artifact, model)
 
     def encode(self, texts: Sequence[str | tuple[str, ...]]) -> list[Encoding]:
@@ -163,15 +161,15 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
             )
 
 
-def _num_examples(artifact: Artifact) -> int | None:
-    """How many golden examples to replay; warns when this CPU is not like the one of the measurements."""
-    missing = [feature for feature in artifact.cpu_features if feature not in cpu_features()]
-    if not missing:
-        return QUICK_EXAMPLES
+def _num_examples(artifact: Artifact, golden: Golden, device: str) -> int | None:
+    """How many golden examples to replay; warns where this machine is not like the one of the measurements."""
+    found = doubts(artifact.certified, certify_here(device))
+    if not found:
+        return SHORT_SET
     logger.warning(
-        "this CPU lacks %s, which %s was measured with: its latency figures do not hold here, "
-        "and all golden examples are replayed",
-        ", ".join(missing),
+        "%s: %s; its latency figures may not hold here, and all %d golden examples are replayed",
         artifact.file,
+        "; ".join(found),
+        len(golden.texts),
     )
     return None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
-from serving.host import describe_host
+from serving.host import cpu_features, describe_host, saturates_int8
+from serving.kernels import int8_kernels, measured_saturation
 
 OUR_DISTRIBUTION = "compressor-toolchain"
 OUR_NAMES = ("cli", "compressor", "export", "serving")
@@ -23,14 +25,19 @@ def examine() -> dict[str, Any]:
         `versions` (None: not installed), `host`, `devices` (ONNX Runtime's providers) and `problems`, each one
         sentence with what to do.
     """
-    host = describe_host()
+    host = describe_host() | describe_int8()
     versions = {**host.pop("versions"), **{name: _version(name) for name in _SHOWN}}
     providers = _providers()
     return {
         "versions": versions,
         "host": host,
         "devices": {"onnxruntime_providers": providers},
-        "problems": [*runtime_problems(versions), *name_problems(), *_provider_problems(versions, providers)],
+        "problems": [
+            *runtime_problems(versions),
+            *name_problems(),
+            *_provider_problems(versions, providers),
+            *saturation_problems(host),
+        ],
     }
 
 
@@ -44,6 +51,26 @@ def runtime_problems(versions: dict[str, str | None]) -> list[str]:
         ]
     if not found:
         return ["no ONNX Runtime is installed. Install one: pip install 'compressor-toolchain[cpu]' (or [gpu])"]
+    return []
+
+
+def describe_int8() -> dict[str, Any]:
+    """The class of int8 kernels, and whether they saturate: what the table of CPUs says, and what a product says."""
+    features = cpu_features()
+    return {
+        "int8_kernels": int8_kernels(features),
+        "int8_saturates_by_table": saturates_int8(features),
+        "int8_saturates_measured": measured_saturation(),
+    }
+
+
+def saturation_problems(facts: Mapping[str, Any]) -> list[str]:
+    """A CPU that saturates although the table of CPUs says that it does not would get weights of too many bits."""
+    if facts["int8_saturates_measured"] and not facts["int8_saturates_by_table"]:
+        return [
+            f"8-bit products saturate on this CPU ({facts['int8_kernels']} kernels), which its instruction sets do not "
+            "tell. Do not serve int8 here unless 'compressor verify' passes on this machine; fp32 is not concerned"
+        ]
     return []
 
 

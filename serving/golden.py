@@ -21,6 +21,10 @@ from serving.manifest import GOLDEN_FILE, Artifact, TaskSpec
 from serving.model import OnnxModel
 from serving.tokenise import TextEncoder
 
+SHORT_SET = 8
+"""Examples replayed on a machine like the one of the measurements."""
+LARGE_SET = 64
+"""Examples that a bundle holds at least; replayed wherever there is a doubt (see `serving.certification`)."""
 GOLDEN_TOP_K = 5
 SCORE_TOLERANCE = 1e-6
 ADVICE = "Serve another precision with --precision, or export the bundle again on this machine."
@@ -132,6 +136,17 @@ def replay(golden: Golden, model: OnnxModel, artifact: Artifact, num_examples: i
         answers = _recorded(golden.answers, artifact, task)
         _check_logits(logits[task.name], rows[:num_examples], artifact, task)
         _check_answers(rows[:num_examples], answers, task)
+
+
+def largest_differences(golden: Golden, model: OnnxModel, artifact: Artifact) -> dict[str, float]:
+    """Per task the largest difference of logits from the recorded ones, each text run alone.
+
+    Raises:
+        BundleError: the examples have no such artifact, or the graph gives no numbers.
+    """
+    logits = model.run(model.encoder.encode(golden.texts))
+    recorded = {task.name: np.asarray(_recorded(golden.artifacts, artifact, task)) for task in model.tasks}
+    return {name: float(np.abs(logits[name] - rows).max()) for name, rows in recorded.items()}
 
 
 def _recorded(table: Mapping[str, Mapping[str, Any]], artifact: Artifact, task: TaskSpec) -> Any:

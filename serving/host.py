@@ -16,6 +16,7 @@ from typing import Any
 ROOT = Path("/")
 
 CPU_FEATURES = (
+    "sse4_1",
     "avx2",
     "fma",
     "avx512f",
@@ -71,7 +72,8 @@ def saturates_int8(features: Sequence[str]) -> bool:
     ONNX Runtime multiplies uint8 activations by int8 weights there with an instruction that saturates; weights of 7
     bits cannot reach the limit. An unknown CPU (no features) is taken for one that does not saturate.
     """
-    return "avx2" in features and not {"avx512_vnni", "avx_vnni", "amx_int8"} & set(features)
+    found = set(features)
+    return bool({"sse4_1", "avx2"} & found) and not {"avx512_vnni", "avx_vnni", "amx_int8"} & found
 
 
 def describe_host(root: Path = ROOT) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from serving.errors import BundleError
+from serving.exclusion import Exclusion
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -103,11 +104,107 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
     shapes: tuple[tuple[int, int], ...]
 
 
+class Invariance(msgspec.Struct, frozen=True, kw_only=True):
+    """How a text's logits move when others share its batch, when it stands elsewhere in it, or when it is padded.
+
+    Attributes:
+        max_difference: largest logit difference against the same text alone.
+        answers_changed: how many texts were answered otherwise at least once.
+        texts: number of texts.
+        placements: how often a text was answered in company.
+    """
+
+    max_difference: float
+    answers_changed: int
+    texts: int
+    placements: int
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of the parity ladder: a graph against the one that it was made from, so a difference has a place.
+
+    Attributes:
+        rung: the graph: plain, or an artifact's precision.
+        made_from: what it is held against: torch, or another rung.
+        max_difference: largest absolute logit difference.
+        mean_difference: mean absolute logit difference.
+        agreement: share of texts with the same answer, in [0, 1].
+        metric_drop: metric of the upper one minus metric of the lower one on validation, paired; None if undefined.
+    """
+
+    rung: str
+    made_from: str
+    max_difference: float
+    mean_difference: float
+    agreement: float
+    metric_drop: Interval | None
+
+
+class Certification(msgspec.Struct, frozen=True, kw_only=True):
+    """The machine and runtime that an artifact's claims were measured on.
+
+    Attributes:
+        cpu_model: the processor's name.
+        cpu_features: its instruction sets, of `serving.host.CPU_FEATURES`.
+        int8_kernels: the class of int8 kernels that follows from them, of `serving.kernels.INT8_KERNELS`.
+        saturates_int8: whether a tried 8-bit product saturated; None where it was not tried.
+        runtime: name and version of ONNX Runtime.
+        device: cpu or cuda.
+    """
+
+    cpu_model: str
+    cpu_features: tuple[str, ...]
+    int8_kernels: str
+    saturates_int8: bool | None
+    runtime: str
+    device: str = "cpu"
+
+
+class TargetRuntime(msgspec.Struct, frozen=True, kw_only=True):
+    """An ONNX Runtime that the bundle was made for.
+
+    Attributes:
+        runtime: its version.
+        opset: the highest that it reads.
+        ir_version: the highest that it reads.
+        is_verified: whether the golden examples were replayed under it.
+        detail: what was done, or why nothing could be.
+    """
+
+    runtime: str
+    opset: int
+    ir_version: int
+    is_verified: bool
+    detail: str
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the probabilities of one task can be believed, read with its temperature; `docs/calibration.md`.
+
+    Attributes:
+        rows: number of texts.
+        nll: negative log-likelihood of the labels, in nats.
+        brier: squared distance of probabilities and labels.
+        ece: expected calibration error over bins of equal width.
+        ece_equal_mass: the same over bins of as many answers each.
+        expected_ece: what `ece` would be of a perfectly calibrated model on as many texts.
+        expected_ece_equal_mass: what `ece_equal_mass` would be of it.
+    """
+
+    rows: int
+    nll: Interval
+    brier: Interval
+    ece: Interval
+    ece_equal_mass: Interval
+    expected_ece: Interval
+    expected_ece_equal_mass: Interval
+
+
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     """One ONNX file of the bundle and what was measured of it.
 
     Attributes:
-        precision: fp32, int8 or fp16.
+        precision: fp32, int8, int8_static, int8_weights or fp16.
         file: name inside the bundle.
         sha256: of the file, hexadecimal.
         bytes: size of the file.
@@ -115,12 +212,17 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
         ir_version: ONNX IR version.
         metrics: per task, on the validation split.
         parity: per task, against the torch student.
+        calibration: per task with probabilities, on the validation split, which its temperature was fitted on too.
+        ladder: per task, the steps of the parity ladder from the torch student down to this artifact.
+        invariance: per task, a text alone against the same text in company.
         tolerance: largest allowed absolute logit difference when golden examples are replayed.
         batch_difference: largest logit difference of one text alone against the same text in a mixed batch.
         batch_invariant: whether that difference stays within 1e-5.
-        cpu_features: instruction sets of the CPU that the claims were measured on.
-        passed: whether every gate of this artifact passed.
-        quantised_nodes: number of int8 operators (0 for fp32).
+        certified: what the claims were measured on; None where nobody wrote it down.
+        latency_seconds: median of one text alone on one thread there; None where it was not timed.
+        passed: whether every gate of this artifact and of the rungs above it passed; who does not say so has not.
+        quantised_nodes: number of operators that read int8 or fp16 weights (0 for fp32).
+        exclusion: which layers stay fp32 in it, and why; None for fp32.
     """
 
     precision: str
@@ -131,16 +233,36 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     ir_version: int
     metrics: dict[str, Interval] = {}
     parity: dict[str, Parity] = {}
+    calibration: dict[str, Calibration] = {}
+    ladder: dict[str, tuple[Step, ...]] = {}
+    invariance: dict[str, Invariance] = {}
     tolerance: float = 1e-3
     batch_difference: float | None = None
     batch_invariant: bool | None = None
-    cpu_features: tuple[str, ...] = ()
-    passed: bool = True
+    certified: Certification | None = None
+    latency_seconds: float | None = None
+    passed: bool = False
     quantised_nodes: int = 0
+    exclusion: Exclusion | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """A bundle's whole description; `provenance` is free-form (recipe, versions, data hashes, date)."""
+    """A bundle's whole description.
+
+    Attributes:
+        format_version: of this file.
+        name: of the model.
+        version: of the model.
+        tasks: what it answers.
+        inputs: how texts become the graph's inputs.
+        artifacts: the graphs and what was measured of them.
+        default_artifact: precision of the one that is served; None where none passed its gates.
+        student: per task, the torch student's metric on the same validation texts.
+        gates: every gate of every artifact, see `export.gates.Gate`.
+        target: the ONNX Runtime that the bundle was made for, if one was named.
+        provenance: intended use, recipe, stages, versions, hashes of data and models, date; free-form.
+        files: the sha256 of every other file that a server or another tool reads.
+    """
 
     format_version: int = FORMAT_VERSION
     name: str
@@ -148,13 +270,26 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     tasks: tuple[TaskSpec, ...]
     inputs: InputSpec
     artifacts: tuple[Artifact, ...]
-    default_artifact: str
+    default_artifact: str | None
+    student: dict[str, Interval] = {}
+    gates: tuple[dict[str, Any], ...] = ()
+    target: TargetRuntime | None = None
     provenance: dict[str, Any] = {}
     files: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        """ValueError where an artifact would be served by default that did not pass its gates."""
+        if any(artifact.precision == self.default_artifact and not artifact.passed for artifact in self.artifacts):
+            raise ValueError(f"the default artifact '{self.default_artifact}' did not pass its gates")
 
     def artifact(self, precision: str | None = None) -> Artifact:
         """The artifact of a precision (None: the default one); BundleError names the choices."""
         wanted = precision or self.default_artifact
+        if wanted is None:
+            raise BundleError(
+                f"no artifact of the bundle '{self.name}' passed its gates. Mend what its README.md lists and export "
+                f"again, or name one with --precision: {', '.join(a.precision for a in self.artifacts)}"
+            )
         for artifact in self.artifacts:
             if artifact.precision == wanted:
                 return artifact

@@ -1,4 +1,4 @@
-"""`compressor benchmark`: latency alone."""
+"""`compressor benchmark`: latency and the waterfall alone."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ def benchmark(
     as_json: AsJson = False,
 ) -> None:
     """Time teacher, student and every artifact of a run on this machine."""
-    from cli.printing import print_json, print_measurements
+    from cli.printing import print_json, print_latency
     from compressor.pipeline.run import open_existing
-    from compressor.pipeline.timing import read_latency
+    from compressor.report.assemble import timing_facts
 
     run = open_existing(place, overrides, output, stages=stages)
-    run.run(run.pipeline.benchmark)
-    rows = read_latency(run.pipeline.path(run.pipeline.benchmark))
+    pipeline = run.pipeline
+    run.run(pipeline.benchmark, *([pipeline.waterfall] if pipeline.waterfall else []))
+    found = timing_facts(pipeline)
     if as_json:
-        print_json(rows)
+        print_json(found)
     else:
-        print_measurements(rows)
+        print_latency(found)

@@ -15,7 +15,8 @@ def compare(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Methods joined by commas, with their knobs: none,kd,swa,sda:k=all,kd+swa. Default: the recipe's own.",
+            help="Methods joined by commas, with their knobs: none,kd,swa,sda:k=all,kd+swa; none@single trains a "
+            "student per task. Default: the recipe's own.",
             show_default=False,
         ),
     ] = None,
@@ -36,7 +37,8 @@ def compare(
         str | None,
         typer.Option(
             metavar="METHOD:BASELINE[@TASK]",
-            help="The one comparison that needs no correction. Default: the first method against none.",
+            help="The one comparison that needs no correction. Default: the first method against none (of @single: "
+            "none@single).",
             show_default=False,
         ),
     ] = None,

@@ -33,15 +33,17 @@ def demo(
 
     run = RunFolder.open(output, load_recipe(DEMO))
     report = run.run_all()
-    answers = Bundle.load(run.folder / "bundle").predict(EXAMPLES)
+    is_served = any(artifact["is_default"] for artifact in report["artifacts"])
+    examples = EXAMPLES if is_served else ()
+    answers = Bundle.load(run.folder / "bundle").predict(examples) if is_served else []
     if as_json:
         print_json(
             {
                 **report,
-                "examples": [{"text": [t], "answers": a} for t, a in zip(EXAMPLES, answers, strict=True)],
+                "examples": [{"text": [t], "answers": a} for t, a in zip(examples, answers, strict=True)],
             }
         )
     else:
-        print_answers(EXAMPLES, answers)
+        print_answers(examples, answers)
         print_summary(report, run.folder)
     run.check_gates(report)

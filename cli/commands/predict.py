@@ -34,6 +34,8 @@ def predict(
     if not given:
         raise UserError("no texts to answer. Give them as arguments or one per line on stdin.")
     loaded = Bundle.load(bundle, precision, threads=threads or 1)
+    if not loaded.artifact.passed:
+        typer.echo(f"warning: {loaded.artifact.file} did not pass its gates; see the bundle's README.md", err=True)
     width = len(loaded.manifest.inputs.text_columns)
     rows = [tuple(text.split("\t")) if width == 2 else (text,) for text in given]
     answers = loaded.predict(rows, tasks=task, top_k=top_k)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import AllowInconclusive, AsJson, Output, Set, Stages
+from cli.options import AllowInconclusive, AsJson, Output, Set, Stages, TargetOpset, TargetRuntime, target_overrides
 
 
 def run(
@@ -19,6 +19,8 @@ def run(
     output: Output = None,
     stages: Stages = None,
     allow_inconclusive: AllowInconclusive = False,
+    target_opset: TargetOpset = None,
+    target_runtime: TargetRuntime = None,
     as_json: AsJson = False,
     data: Annotated[str | None, typer.Option(help="Without a recipe: the data, as in tasks.*.data.")] = None,
     text: Annotated[list[str], typer.Option(help="Text column; give it twice for text pairs.")] = [],  # noqa: B006
@@ -28,7 +30,8 @@ def run(
     method: Annotated[
         str | None,
         typer.Option(
-            help="Methods (none, kd, sda, sdv, swa, se, ema, avg, vote) joined by +, with their knobs: kd+swa:every=1."
+            help="Methods (none, kd, bam, sda, sdv, swa, se, ema, avg, vote) joined by +, with their knobs: "
+            "kd+swa:every=1."
         ),
     ] = None,
 ) -> None:
@@ -50,12 +53,13 @@ def run(
         "method": method,
     }
     given = sorted(name for name, value in options.items() if value)
+    changes = [*overrides, *target_overrides(target_opset, target_runtime)]
     if recipe is not None and given:
         raise UserError(f"a recipe and --{given[0]} were both given. Put it into the recipe, or use --set.")
     if recipe is not None:
-        folder = open_existing(recipe, overrides, output, stages=stages, allow_inconclusive=allow_inconclusive)
+        folder = open_existing(recipe, changes, output, stages=stages, allow_inconclusive=allow_inconclusive)
     else:
-        made = recipe_from_options(options, overrides)
+        made = recipe_from_options(options, changes)
         folder = RunFolder.open(
             output or default_output(made), made, stages=stages, allow_inconclusive=allow_inconclusive
         )

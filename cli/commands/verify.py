@@ -17,20 +17,31 @@ def verify(
         typer.Option(help="The run that made it: its validation texts are used.", show_default=False),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Labelled texts that the metrics were measured on.", show_default=False)
-    ] = None,
-    text: Annotated[list[str], typer.Option(help="Text column; give it twice for text pairs.")] = [],  # noqa: B006
-    label: Annotated[str | None, typer.Option(help="Label column.")] = None,
+        list[str],
+        typer.Option(
+            metavar="[TASK=]FILE", help="Labelled texts to measure on; once per task where the bundle has several."
+        ),
+    ] = [],  # noqa: B006
+    text: Annotated[
+        list[str],
+        typer.Option(metavar="[TASK=]COLUMN", help="Text column, of one task or of all; give it twice for text pairs."),
+    ] = [],  # noqa: B006
+    label: Annotated[
+        list[str], typer.Option(metavar="[TASK=]COLUMN", help="Label column, of one task or of all.")
+    ] = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
     """Check a bundle's claims, each `checked`, `failed` or `not checkable here`; exit code 3 if one failed."""
     from cli.printing import print_json
     from compressor.pipeline.foreign import verify_bundle
+    from compressor.pipeline.labelled import LabelledTexts
     from serving.errors import GateFailed, UserError
 
-    if run is not None and data is not None:
+    if run is not None and data:
         raise UserError("--run and --data were both given. Give one of them.")
-    claims = verify_bundle(bundle, run=run, data=data, text=text, label=label)
+    if (text or label) and not data:
+        raise UserError("--text and --label name columns of --data, which was not given. Give it, or leave them out.")
+    claims = verify_bundle(bundle, run=run, given=LabelledTexts(data, text, label) if data else None)
     if as_json:
         print_json([{"name": claim.name, "status": claim.status, "detail": claim.detail} for claim in claims])
     else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compressor.comparison.cells import Cell
+from compressor.comparison.cells import Cell, CellRun
 from compressor.comparison.plan import Comparison
 from compressor.comparison.statistics import Difference, Floats, paired_difference, resampled_scores
 from compressor.data.splits import TEST, TaskData
@@ -44,9 +44,10 @@ def check_common_rows(cells: Sequence[Cell]) -> None:
     """UserError when an arm is judged on other test rows than the first: nothing could be paired."""
     known: dict[str, dict[str, str]] = {}
     for cell in cells:
-        stage = cell.run_folder.pipeline.data
+        pipeline = cell.runs[0].pipeline
+        stage = pipeline.data
         if stage.folder_name not in known:
-            data = load_data(cell.run_folder.pipeline.path(stage))
+            data = load_data(pipeline.path(stage))
             known[stage.folder_name] = {task: _fingerprint(rows) for task, rows in data.items()}
         first, own = next(iter(known.values())), known[stage.folder_name]
         for task, rows in first.items():
@@ -80,20 +81,21 @@ def score_cells(cells: Sequence[Cell]) -> dict[str, dict[str, Scores]]:
 
 def _scores_of(cells: Sequence[Cell], loaded: dict[str, Mapping[str, TaskData]]) -> dict[str, Scores]:
     answers: dict[str, list[np.ndarray]] = {}
-    data: Mapping[str, TaskData] = {}
-    for cell in cells:
-        data = _data_of(cell, loaded)
-        folder = cell.run_folder.pipeline.path(cell.figures)
-        for name, task in data.items():
-            answers.setdefault(name, []).append(decide(read_logits(folder, name, TEST), task.task))
+    data: dict[str, TaskData] = {}
+    for run in (run for cell in cells for run in cell.runs):
+        rows = _data_of(run, loaded)
+        folder = run.pipeline.path(run.figures)
+        for name in run.recipe.student_tasks:
+            data[name] = rows[name]
+            answers.setdefault(name, []).append(decide(read_logits(folder, name, TEST), rows[name].task))
     seeds = tuple(cell.seed for cell in cells)
     return {name: _scores(data[name], found, seeds) for name, found in answers.items()}
 
 
-def _data_of(cell: Cell, loaded: dict[str, Mapping[str, TaskData]]) -> Mapping[str, TaskData]:
-    stage = cell.run_folder.pipeline.data
+def _data_of(run: CellRun, loaded: dict[str, Mapping[str, TaskData]]) -> Mapping[str, TaskData]:
+    stage = run.pipeline.data
     if stage.folder_name not in loaded:
-        loaded[stage.folder_name] = load_data(cell.run_folder.pipeline.path(stage))
+        loaded[stage.folder_name] = load_data(run.pipeline.path(stage))
     return loaded[stage.folder_name]
 
 

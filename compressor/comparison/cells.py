@@ -1,16 +1,21 @@
-"""The cells of a comparison: one run folder per arm and seed, over one store of stages."""
+"""The cells of a comparison: one per arm and seed, over one store of stages.
+
+A cell is one run folder, or, of an arm with a student per task, one run folder per task.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from compressor.comparison.arms import Arm
+from compressor.comparison.arms import NONE, Arm
 from compressor.comparison.plan import Plan
+from compressor.distillation.presets import PRESETS, Knobs
+from compressor.pipeline.graph import Pipeline
 from compressor.pipeline.run import RunFolder
 from compressor.pipeline.stages import Stage, needed_for
 from compressor.recipe import Recipe
@@ -22,45 +27,46 @@ _SHARED = ("data", "teacher-", "targets-")
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One arm trained with one seed.
+class CellRun:
+    """The training and evaluation of one student of a cell.
 
     Attributes:
-        arm: label.
-        seed: of data order, dropout and subset.
-        folder: the cell's run folder.
+        folder: the run folder.
         stages: the store that all cells share.
         recipe: what the run folder does.
     """
 
-    arm: str
-    seed: int
     folder: Path
     stages: Path
     recipe: Recipe
 
-    def __str__(self) -> str:
-        return f"{self.arm}, seed {self.seed}"
-
     @cached_property
     def run_folder(self) -> RunFolder:
-        """The cell's run folder, made if it is not there."""
+        """The run folder, made if it is not there."""
         return RunFolder.open(self.folder, self.recipe, stages=self.stages)
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """Its stages."""
+        return self.run_folder.pipeline
 
     @property
     def figures(self) -> Stage:
         """The last stage: the student's answers on validation and test."""
-        return self.run_folder.pipeline.figures["student"]
+        return self.pipeline.figures["student"]
 
     @property
     def is_done(self) -> bool:
-        """Whether the cell was finished by this or an earlier call."""
-        return (self.folder / FIGURES_LINK).exists() and self.run_folder.pipeline.store.is_done(self.figures)
+        """Whether it was finished by this or an earlier call."""
+        return (self.folder / FIGURES_LINK).exists() and self.pipeline.store.is_done(self.figures)
 
     @property
-    def shared_stages(self) -> list[Stage]:
-        """Data, teachers and targets: what other cells read too."""
-        return [stage for stage in needed_for(self.figures) if stage.name.startswith(_SHARED)]
+    def teachers(self) -> dict[str, list[Stage]]:
+        """Per task the teachers that the student needs, of which the first is asked about test."""
+        needed = {stage.folder_name for stage in needed_for(self.figures)}
+        every = {task: self.pipeline.every_teacher_of(task) for task in self.recipe.taught_tasks}
+        found = {task: [stage for stage in stages if stage.folder_name in needed] for task, stages in every.items()}
+        return {task: stages for task, stages in found.items() if stages}
 
     @property
     def own_stages(self) -> list[Stage]:
@@ -72,8 +78,58 @@ class Cell:
         self.run_folder.run(self.figures)
         link = self.folder / FIGURES_LINK
         link.unlink(missing_ok=True)
-        path = self.run_folder.pipeline.path(self.figures)
+        path = self.pipeline.path(self.figures)
         link.symlink_to(os.path.relpath(path, link.parent), target_is_directory=True)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm trained with one seed.
+
+    Attributes:
+        arm: label.
+        seed: of data order, dropout and subset.
+        folder: of the cell.
+        runs: one, or one per task.
+    """
+
+    arm: str
+    seed: int
+    folder: Path
+    runs: tuple[CellRun, ...]
+
+    def __str__(self) -> str:
+        return f"{self.arm}, seed {self.seed}"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every student was finished by this or an earlier call."""
+        return all(run.is_done for run in self.runs)
+
+    @property
+    def shared_stages(self) -> list[Stage]:
+        """Data, teachers and targets: what other cells read too."""
+        needed = needed_for(*(run.figures for run in self.runs))
+        return [stage for stage in needed if stage.name.startswith(_SHARED)]
+
+    @property
+    def taught(self) -> list[tuple[CellRun, str]]:
+        """The runs and tasks that need a teacher."""
+        return [(run, task) for run in self.runs for task in run.teachers]
+
+    @property
+    def own_stages(self) -> list[Stage]:
+        """The trainings of the students, and the joining of several, in order."""
+        return distinct(stage for run in self.runs for stage in run.own_stages)
+
+    def without_stages(self) -> Cell:
+        """The same cell without the stages it may hold, which cannot be sent to another process."""
+        return replace(self, runs=tuple(replace(run) for run in self.runs))
+
+    def run(self) -> None:
+        """Train and evaluate what is not there yet, one student after the other."""
+        for run in self.runs:
+            run.run()
 
 
 def cells_of(plan: Plan, output: Path, stages: Path) -> list[Cell]:
@@ -82,24 +138,46 @@ def cells_of(plan: Plan, output: Path, stages: Path) -> list[Cell]:
     Raises:
         UserError: an arm's changes do not make a recipe.
     """
-    return [
-        Cell(arm.label, seed, output / CELLS_FOLDER / f"{arm.folder_name}-{seed}", stages, cell_recipe(plan, arm, seed))
-        for seed in plan.seeds
-        for arm in plan.arms
-    ]
+    return [_cell(plan, arm, seed, output, stages) for seed in plan.seeds for arm in plan.arms]
 
 
-def cell_recipe(plan: Plan, arm: Arm, seed: int) -> Recipe:
-    """The recipe of one cell: the arm's method and changes, the seed's order and labelled rows, the plan's threads."""
-    changes: dict[str, Any] = {"method": arm.method, **_threads(plan)}
+def _cell(plan: Plan, arm: Arm, seed: int, output: Path, stages: Path) -> Cell:
+    folder = output / CELLS_FOLDER / f"{arm.folder_name}-{seed}"
+    if not arm.is_single:
+        return Cell(arm.label, seed, folder, (CellRun(folder, stages, cell_recipe(plan, arm, seed)),))
+    tasks = plan.recipe.student_tasks
+    runs = tuple(CellRun(folder / task, stages, cell_recipe(plan, arm, seed, task=task)) for task in tasks)
+    return Cell(arm.label, seed, folder, runs)
+
+
+def cell_recipe(plan: Plan, arm: Arm, seed: int, *, task: str | None = None) -> Recipe:
+    """The recipe of one run: the arm's method and changes, the seed's order and labelled rows, the plan's threads.
+
+    Args:
+        plan: of the comparison.
+        arm: its method and changes.
+        seed: of the cell.
+        task: the one that the student answers; None for all that the recipe's student answers.
+    """
+    changes: dict[str, Any] = {"method": _method(plan, arm, task), **_threads(plan)}
     changes |= arm.changes
     changes["order_seed"] = seed
-    for task in plan.recipe.tasks:
+    if task is not None:
+        changes["student.tasks"] = [task]
+        changes["gates.teacher_metric_drop"] = None  # no gate is looked at here, and this task may have no teacher
+    for name, settings in plan.recipe.tasks.items():
         if plan.train_rows is not None:
-            changes[f"tasks.{task}.train_rows"] = plan.train_rows
-        if plan.train_rows is not None or plan.recipe.tasks[task].train_rows is not None:
-            changes[f"tasks.{task}.train_rows_seed"] = seed
+            changes[f"tasks.{name}.train_rows"] = plan.train_rows
+        if plan.train_rows is not None or settings.train_rows is not None:
+            changes[f"tasks.{name}.train_rows_seed"] = seed
     return changed_recipe(plan.recipe, changes, origin=f"arm '{arm.label}'")
+
+
+def _method(plan: Plan, arm: Arm, task: str | None) -> dict[str, Knobs]:
+    """The arm's method; for the student of one task without teacher, what is left of it without a teacher."""
+    if task is None or plan.recipe.has_teacher(task):
+        return arm.method
+    return {name: knobs for name, knobs in arm.method.items() if not PRESETS[name].needs_teacher} or {NONE: {}}
 
 
 def _threads(plan: Plan) -> dict[str, int]:
@@ -107,8 +185,9 @@ def _threads(plan: Plan) -> dict[str, int]:
     found = {"training.threads": plan.threads.student}
     if plan.threads.teacher is None:
         return found
+    own = {name: plan.recipe.own_teacher(name) for name in plan.recipe.tasks}
     sections = {"teacher": plan.recipe.teacher}
-    sections |= {f"tasks.{name}.teacher": task.teacher for name, task in plan.recipe.tasks.items() if task.teacher}
+    sections |= {f"tasks.{name}.teacher": teacher for name, teacher in own.items() if teacher}
     for place, settings in sections.items():
         if "threads" not in settings.model_fields_set:
             found[f"{place}.threads"] = plan.threads.teacher

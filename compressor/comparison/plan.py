@@ -11,8 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from compressor.comparison.arms import CONTROLS, KD, NONE, Arm
-from compressor.distillation.presets import label_of, parse_method_text
+from compressor.comparison.arms import NONE, NONE_SINGLE, Arm, label_in_text, pairs
 from compressor.pipeline.stages import hash_json, read_json, write_json
 from compressor.recipe import Recipe
 from compressor.recipe_file import build_recipe
@@ -82,13 +81,11 @@ class Plan:
 
     @property
     def comparisons(self) -> list[Comparison]:
-        """Every comparison of the table: each method with each control, on each task; the main one first."""
+        """Every comparison of the table: each arm with each control, on each task; the main one first."""
         found = [
-            Comparison(arm.label, baseline, task)
-            for task in self.recipe.tasks
-            for baseline in self.baselines
-            for arm in self.arms
-            if arm.label not in (baseline, NONE)
+            Comparison(method, baseline, task)
+            for task in self.recipe.student_tasks
+            for method, baseline in pairs(self.arms)
         ]
         return [self.main, *(comparison for comparison in found if comparison != self.main)]
 
@@ -130,7 +127,9 @@ class Plan:
             "recipe_hash": hash_json(recipe),
             "main": asdict(self.main),
             "family": [asdict(comparison) for comparison in self.family],
-            "arms": {arm.label: {"method": arm.method, "set": arm.changes} for arm in self.arms},
+            "arms": {
+                arm.label: {"method": arm.method, "set": arm.changes, "is_single": arm.is_single} for arm in self.arms
+            },
             "seeds": list(self.seeds),
             "train_rows": self.train_rows,
             "threads": asdict(self.threads),
@@ -147,7 +146,9 @@ def read_plan(folder: Path) -> Plan | None:
     raw = read_json(folder / PLAN_FILE)
     return Plan(
         recipe=build_recipe(raw["recipe"], origin=str(folder / PLAN_FILE)),
-        arms=tuple(Arm(label, arm["method"], arm["set"]) for label, arm in raw["arms"].items()),
+        arms=tuple(
+            Arm(label, arm["method"], arm["set"], arm.get("is_single", False)) for label, arm in raw["arms"].items()
+        ),
         seeds=tuple(raw["seeds"]),
         train_rows=raw["train_rows"],
         main=Comparison(**raw["main"]),
@@ -159,28 +160,37 @@ def read_plan(folder: Path) -> Plan | None:
 def main_comparison(wanted: str | None, arms: Sequence[Arm], tasks: Sequence[str]) -> Comparison:
     """The comparison that `--main METHOD:BASELINE[@TASK]` names.
 
-    Without it: the first method that is no control (else kd) against none, on the recipe's first task.
+    Without it: the first method that is no control (else kd, else none) on the recipe's first task, against `none`, or
+    against `none@single` where it has a student per task.
 
     Raises:
         UserError: no such method, control or task.
     """
-    labels = [arm.label for arm in arms]
+    known = pairs(arms)
     if wanted is None:
-        others = [label for label in labels if label not in CONTROLS]
-        return Comparison(others[0] if others else KD, NONE, tasks[0])
-    pair, _, task = wanted.partition("@")
-    text, colon, baseline = pair.rpartition(":")
-    baselines = [label for label in labels if label in CONTROLS]
-    method = _label(text, labels)
-    if not colon or baseline not in baselines or method in (None, baseline, NONE):
-        methods = [label for label in labels if label != NONE]
+        first = next((arm for arm in arms if not arm.is_control), None)
+        pair = (first.label, NONE_SINGLE if first.is_single else NONE) if first else known[0]
+        return Comparison(*pair, tasks[0])
+    pair_text, _, task = wanted.rpartition("@")
+    if found := _pair(wanted, arms):
+        task = ""
+    else:
+        found = _pair(pair_text, arms)
+    if found is None:
         raise UserError(
-            f"--main '{wanted}' was not understood. Expected METHOD:BASELINE, METHOD one of {', '.join(methods)} and "
-            f"BASELINE one of {', '.join(baselines)}, e.g. {methods[0]}:none."
+            f"--main '{wanted}' was not understood. Expected METHOD:BASELINE or METHOD:BASELINE@TASK, the pair one of: "
+            f"{', '.join(':'.join(pair) for pair in known)}."
         )
     if task and task not in tasks:
         raise UserError(f"--main '{wanted}': no task '{task}'. Choose one of: {', '.join(tasks)}.")
-    return Comparison(str(method), baseline, task or tasks[0])
+    return Comparison(*found, task or tasks[0])
+
+
+def _pair(text: str, arms: Sequence[Arm]) -> tuple[str, str] | None:
+    """The method and the control that a text joins by a colon, or None."""
+    method, _, baseline = text.rpartition(":")
+    pair = (_label(method, [arm.label for arm in arms]), baseline)
+    return next((known for known in pairs(arms) if known == pair), None)
 
 
 def _label(text: str, labels: Sequence[str]) -> str | None:
@@ -188,7 +198,7 @@ def _label(text: str, labels: Sequence[str]) -> str | None:
     if text in labels:
         return text
     try:
-        label = label_of(parse_method_text(text))
+        label = label_in_text(text)
     except ValueError:
         return None
     return label if label in labels else None

@@ -10,17 +10,18 @@ from typing import Any
 
 from compressor.comparison.answers import Scores, difference, score_cells
 from compressor.comparison.arms import Arm
-from compressor.comparison.cells import Cell, distinct
+from compressor.comparison.cells import Cell, CellRun, distinct
 from compressor.comparison.plan import Comparison, Plan
 from compressor.comparison.statistics import LEVEL, POWER, RESAMPLES, Difference, holm, smallest_visible
 from compressor.comparison.workers import Failure
 from compressor.distillation.training import HISTORY_FILE
 from compressor.evaluation.figures import FIGURES_FILE
-from compressor.pipeline.learning import load_data
+from compressor.pipeline.learning import load_some
 from compressor.pipeline.stages import Stage, hash_json, read_json
 from compressor.report.assemble import describe_environment
 
 FORMAT_VERSION = 1
+COSTS = ("runs", "steps", "epochs", "seconds", "parameters", "bytes")
 RESULT_FILE, PAGE_FILE = "comparison.json", "comparison.html"
 GAIN, LOSS, NO_EVIDENCE, NO_CLAIM, MISSING = "gain", "loss", "no evidence of a difference", "no claim", "missing"
 
@@ -45,7 +46,7 @@ def assemble(plan: Plan, cells: Sequence[Cell], failures: Sequence[Failure], *, 
         "format_version": FORMAT_VERSION,
         "name": plan.recipe.name,
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "tasks": _tasks(finished),
+        "tasks": _tasks(plan, finished),
         "seeds": list(plan.seeds),
         "train_rows": plan.train_rows,
         "arms": [_arm(arm, [cell for cell in finished if cell.arm == arm.label], scores) for arm in plan.arms],
@@ -59,17 +60,17 @@ def assemble(plan: Plan, cells: Sequence[Cell], failures: Sequence[Failure], *, 
     }
 
 
-def _tasks(cells: Sequence[Cell]) -> dict[str, Any]:
+def _tasks(plan: Plan, cells: Sequence[Cell]) -> dict[str, Any]:
     if not cells:
         return {}
-    pipeline = cells[0].run_folder.pipeline
+    pipeline = cells[0].runs[0].pipeline
     return {
         name: {
             "type": data.task.type,
             "metric": data.task.metric,
             "rows": {split: len(rows) for split, rows in data.splits.items()},
         }
-        for name, data in load_data(pipeline.path(pipeline.data)).items()
+        for name, data in load_some(pipeline.path(pipeline.data), plan.recipe.student_tasks).items()
     }
 
 
@@ -95,9 +96,10 @@ def _arm(arm: Arm, cells: Sequence[Cell], scores: Mapping[str, Mapping[str, Scor
         "method": arm.method,
         "set": arm.changes,
         "is_control": arm.is_control,
+        "is_single": arm.is_single,
         "seeds": [cell.seed for cell in cells],
         "tasks": {task: spread(found[arm.label]) for task, found in scores.items() if arm.label in found},
-        **{key: _mean(cost[key] for cost in costs) for key in ("runs", "steps", "epochs", "seconds")},
+        **{key: _mean(cost[key] for cost in costs) for key in COSTS},
     }
 
 
@@ -117,17 +119,34 @@ def _mean(values: Any) -> float | None:
 
 
 def _cost(cell: Cell) -> dict[str, float]:
-    """Trainings of one cell, their optimizer steps, epochs and wall seconds; all members of several runs count."""
-    store = cell.run_folder.pipeline.store
-    histories = [read_json(path) for stage in cell.own_stages if (path := store.path(stage) / HISTORY_FILE).is_file()]
-    trained = [history for history in histories if history.get("planned_steps")]  # joining several runs plans none
-    epochs = cell.recipe.training.epochs
+    """What one cell took, all members of several runs and all students of several tasks together.
+
+    Returns:
+        `runs`: trainings; `steps`: of the optimizer; `epochs`: passes over the rows of a student's tasks, the mean over
+        the students where every task has its own; `seconds`: wall time; `parameters` and `bytes` of the result.
+    """
+    store = cell.runs[0].pipeline.store
+    trained = [_trainings(run) for run in cell.runs]
+    sizes = [read_json(run.pipeline.path(run.figures) / FIGURES_FILE) for run in cell.runs]
     return {
-        "runs": len(trained),
-        "steps": sum(history["steps"] for history in trained),
-        "epochs": sum(epochs * history["steps"] / history["planned_steps"] for history in trained),
+        "runs": sum(map(len, trained)),
+        "steps": sum(history["steps"] for own in trained for history in own),
+        "epochs": statistics.fmean(_epochs(run, own) for run, own in zip(cell.runs, trained, strict=True)),
         "seconds": sum(store.seconds(stage) for stage in cell.own_stages),
+        **{name: sum(size[name] for size in sizes) for name in ("parameters", "bytes")},
     }
+
+
+def _trainings(run: CellRun) -> list[dict[str, Any]]:
+    """The histories of the trainings behind one student; joining several runs is none."""
+    folders = [run.pipeline.path(stage) for stage in run.own_stages]
+    histories = [read_json(folder / HISTORY_FILE) for folder in folders if (folder / HISTORY_FILE).is_file()]
+    return [history for history in histories if history.get("planned_steps")]
+
+
+def _epochs(run: CellRun, histories: Sequence[Mapping[str, Any]]) -> float:
+    """Epochs behind one student, fewer than the recipe says where a training stopped early."""
+    return run.recipe.training.epochs * sum(float(own["steps"]) / own["planned_steps"] for own in histories)
 
 
 def judged(plan: Plan, scores: Mapping[str, Mapping[str, Scores]]) -> list[dict[str, Any]]:
@@ -193,31 +212,32 @@ def verdict(measured: Difference, p_value: float | None) -> str:
 
 
 def _teachers(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """The teachers that the cells learned from, each once, with the seconds of their shared stages."""
-    stages: dict[str, tuple[Cell, str, Stage]] = {}
-    for cell in cells:
-        needed = {stage.folder_name for stage in cell.shared_stages}
-        for task, stage in cell.run_folder.pipeline.teachers.items():
-            if stage.folder_name in needed:
-                stages.setdefault(stage.folder_name, (cell, task, stage))
-    return [_teacher(*entry) for entry in stages.values()]
+    """The teachers that the cells learned from, each once per task, with the seconds of their shared stages."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for run, task in (entry for cell in cells for entry in cell.taught):
+        stages = run.teachers[task]
+        key = (task, *(stage.folder_name for stage in stages))
+        if key not in found:
+            found[key] = _teacher(run, task, stages)
+    return list(found.values())
 
 
-def _teacher(cell: Cell, task: str, stage: Stage) -> dict[str, Any]:
-    pipeline = cell.run_folder.pipeline
-    figures = teacher_figures(cell, task)
+def _teacher(run: CellRun, task: str, stages: Sequence[Stage]) -> dict[str, Any]:
+    pipeline, figures = run.pipeline, teacher_figures(run, task)
     found = read_json(pipeline.path(figures) / FIGURES_FILE)["tasks"][task] if pipeline.store.is_done(figures) else None
-    members = [shared for shared in cell.shared_stages if shared.name.startswith(f"teacher-{task}")]
+    group = run.recipe.teacher_group(task)
     return {
         "task": task,
-        "stage": stage.folder_name,
-        "seconds": sum(pipeline.store.seconds(member) for member in distinct(members)),
+        "trained_with": [other for other in group if other != task],
+        "folds": run.recipe.teacher_of(task).folds,
+        "stage": stages[0].folder_name,
+        "seconds": sum(pipeline.store.seconds(stage) for stage in distinct(stages)),
         "value": found["value"] if found else None,
         "low": found["low"] if found else None,
         "high": found["high"] if found else None,
     }
 
 
-def teacher_figures(cell: Cell, task: str) -> Stage:
+def teacher_figures(run: CellRun, task: str) -> Stage:
     """The stage with a teacher's figures on test."""
-    return cell.run_folder.pipeline.figures[f"teacher-{task}"]
+    return run.pipeline.figures[f"teacher-{task}"]

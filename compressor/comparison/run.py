@@ -19,6 +19,7 @@ from compressor.pipeline.checks import check_before_training, check_with_data
 from compressor.pipeline.learning import load_data
 from compressor.pipeline.run import STAGES_FOLDER
 from compressor.pipeline.stages import Stage, StageStore, run_stages, write_json
+from compressor.pipeline.teacher_stages import cost_of_folds
 from compressor.progress import announce
 from compressor.recipe import Recipe
 from serving.errors import UserError
@@ -81,7 +82,10 @@ def compare(
     plan = plan.recorded(len(cells) - len(waiting))
     plan.write(output)
     announce(f"main comparison: {plan.main}; Holm's correction over {len(plan.family)} others")
-    run_stages(StageStore(store), _shared_stages(waiting))
+    shared = _shared_stages(waiting)
+    if cost := cost_of_folds(shared, StageStore(store)):
+        announce(cost)
+    run_stages(StageStore(store), shared)
     failures = run_cells(waiting, wanted.jobs)
     found = assemble(plan, cells, failures, jobs=wanted.jobs)
     write_json(output / RESULT_FILE, found)
@@ -93,15 +97,14 @@ def _check_before_training(waiting: Sequence[Cell], cells: Sequence[Cell]) -> No
     """Everything that can be found wrong with any arm, before the plan is written and a step is trained."""
     first = {cell.arm: cell for cell in reversed(waiting)}.values()
     for cell in first:
-        check_before_training(cell.recipe)
-    untrained = [stage for cell in cells for stage in cell.run_folder.pipeline.untrained]
+        for run in cell.runs:
+            check_before_training(run.recipe)
+    untrained = [stage for cell in cells for run in cell.runs for stage in run.pipeline.untrained]
     needed = {stage.folder_name for cell in cells for stage in cell.shared_stages}
-    run_stages(
-        waiting[0].run_folder.pipeline.store, distinct(stage for stage in untrained if stage.folder_name in needed)
-    )
+    run_stages(waiting[0].runs[0].pipeline.store, distinct(stage for stage in untrained if stage.folder_name in needed))
     for cell in first:
-        pipeline = cell.run_folder.pipeline
-        check_with_data(cell.recipe, load_data(pipeline.path(pipeline.data)))
+        for run in cell.runs:
+            check_with_data(run.recipe, load_data(run.pipeline.path(run.pipeline.data)))
     check_common_rows(cells)
 
 
@@ -109,12 +112,8 @@ def _shared_stages(cells: Sequence[Cell]) -> list[Stage]:
     """Data, teachers and targets of some cells, and the teachers' figures, each once."""
     found: list[Stage] = []
     for cell in cells:
-        shared = cell.shared_stages
-        found += shared
-        teachers = {stage.folder_name for stage in shared if stage.name.startswith("teacher-")}
-        for task, stage in cell.run_folder.pipeline.teachers.items():
-            if stage.folder_name in teachers:
-                found.append(teacher_figures(cell, task))
+        found += cell.shared_stages
+        found += [teacher_figures(run, task) for run, task in cell.taught]
     return distinct(found)
 
 
@@ -145,8 +144,8 @@ def _planned(recipe: Recipe, wanted: Wanted, output: Path, store: Path) -> Plan:
         and any(path.name not in (STAGES_FOLDER, CELLS_FOLDER) for path in output.iterdir())
     ):
         raise UserError(f"the output folder '{output}' holds other things. Give a new or empty folder with --output.")
-    arms = with_controls(_arms(recipe, wanted, old))
-    tasks = list(recipe.tasks)
+    tasks = list(recipe.student_tasks)
+    arms = with_controls(_arms(recipe, wanted, old), tasks)
     new = Plan(
         recipe=recipe,
         arms=arms,

@@ -7,7 +7,17 @@ from typing import Any
 
 from compressor.comparison.results import GAIN, LOSS, NO_CLAIM, NO_EVIDENCE
 from compressor.report.table import Table, score_title
-from compressor.report.wording import MISSING, compact, count, duration, figure, listed, number_of, plain_metric
+from compressor.report.wording import (
+    MISSING,
+    compact,
+    count,
+    duration,
+    figure,
+    listed,
+    millions,
+    number_of,
+    plain_metric,
+)
 
 Found = Mapping[str, Any]
 
@@ -165,16 +175,26 @@ def _verdict_mark(entry: Found) -> str:
 
 
 def cost_table(result: Found) -> Table:
-    """What every arm was allowed: runs, steps, epochs and time per seed, so that unequal budgets are seen."""
+    """What every arm was allowed, so that unequal budgets are seen, and its size."""
     rows = tuple(
-        (arm["label"], _changes(arm), compact(arm["runs"]), count(arm["steps"]), compact(arm["epochs"]), _time(arm))
+        (
+            arm["label"],
+            _changes(arm),
+            compact(arm["runs"]),
+            count(arm["steps"]),
+            compact(arm["epochs"]),
+            _time(arm),
+            millions(arm["parameters"]),
+        )
         for arm in result["arms"]
     )
-    return Table(("method", "other than the recipe", "runs", "steps", "epochs", "time per seed"), rows, text_columns=2)
+    columns = ("method", "other than the recipe", "runs", "steps", "epochs", "time per seed", "parameters")
+    return Table(columns, rows, text_columns=2)
 
 
 def _changes(arm: Found) -> str:
-    return ", ".join(f"{key}: {value}" for key, value in arm["set"].items()) or "nothing"
+    own = ["a student per task"] if arm["is_single"] else []
+    return ", ".join([*own, *(f"{key}: {value}" for key, value in arm["set"].items())]) or "nothing"
 
 
 def _time(arm: Found) -> str:
@@ -184,7 +204,19 @@ def _time(arm: Found) -> str:
 def teachers_table(result: Found) -> Table | None:
     """The teachers, their figures and seconds; None where no arm has one."""
     rows = tuple(
-        (t["task"], figure(t["value"]), f"[{figure(t['low'])}, {figure(t['high'])}]", duration(t["seconds"]))
-        for t in result["teachers"]
+        (
+            _taught(teacher),
+            figure(teacher["value"]),
+            f"[{figure(teacher['low'])}, {figure(teacher['high'])}]",
+            duration(teacher["seconds"]),
+        )
+        for teacher in result["teachers"]
     )
     return Table(("teacher for", "value", "95% interval over texts", "training"), rows) if rows else None
+
+
+def _taught(teacher: Found) -> str:
+    """The task, the tasks whose training is the same one, and the number of folds."""
+    notes = [f"one training with {listed(teacher['trained_with'])}"] if teacher["trained_with"] else []
+    notes += [f"and {teacher['folds']} folds"] if teacher["folds"] else []
+    return f"{teacher['task']} ({', '.join(notes)})" if notes else str(teacher["task"])

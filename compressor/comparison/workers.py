@@ -16,7 +16,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 
 from compressor.comparison.cells import Cell
@@ -134,7 +134,7 @@ class _Worker:
     def start(self, cell: Cell) -> None:
         """Begin a cell."""
         self.cell = cell
-        self.connection.send(replace(cell))  # without the stages it may hold, which cannot be sent
+        self.connection.send(cell.without_stages())
 
     def finish(self) -> Outcome:
         """The outcome of the cell in work; a dead process is a failure and is replaced."""

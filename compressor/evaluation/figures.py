@@ -37,13 +37,18 @@ def write_figures(folder: Path, data: Mapping[str, TaskData], logits_of: LogitsO
     tasks = {}
     for name, task_data in data.items():
         for split in SPLITS:
-            np.save(folder / f"{name}.{split}.npy", logits_of(task_data, split))
+            save_logits(folder, name, split, logits_of(task_data, split))
         tasks[name] = task_figures(task_data, read_logits(folder, name, TEST))
     write_json(folder / FIGURES_FILE, {**size, "tasks": tasks})
 
 
+def save_logits(folder: Path, task: str, split: str, logits: np.ndarray) -> None:
+    """Store a model's logits on one split, [rows, outputs]."""
+    np.save(folder / f"{task}.{split}.npy", logits)
+
+
 def read_logits(folder: Path, task: str, split: str) -> np.ndarray:
-    """Logits that `write_figures` stored, float32 [rows, outputs]."""
+    """Logits that `save_logits` stored, float32 [rows, outputs]."""
     logits: np.ndarray = np.load(folder / f"{task}.{split}.npy")
     return logits
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
-from compressor.models.initialise import LOADING_ERRORS, load_encoder, load_tokenizer
+from compressor.models.initialise import LOADING_ERRORS, expecting_fresh_heads, load_encoder, load_tokenizer
 from compressor.models.task_model import TaskModel, empty_head, head_config
 from serving.errors import UserError
 from serving.manifest import TaskSpec
@@ -49,7 +49,8 @@ def load_checkpoint(folder: Path) -> TaskModel:
             full = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
             model = TaskModel(full.base_model, {tasks[0].name: full}, tasks)
         else:
-            encoder = load_encoder(folder)
+            with expecting_fresh_heads(), torch.random.fork_rng(devices=[]):  # a head is drawn, and thrown away
+                encoder = load_encoder(folder)
             model = TaskModel(encoder, {task.name: empty_head(encoder.config, task) for task in tasks}, tasks)
             model.heads.load_state_dict(load_file(folder / HEADS_FILE))
     except LOADING_ERRORS as error:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def from_teacher(teacher: TaskModel, tasks: Sequence[TaskSpec], *, layers: int |
     encoder = keep_layers(model.encoder, layers)
     for own, task in zip(model.tasks, tasks, strict=True):
         if own.labels != task.labels:
-            _keep_outputs(model.head(own.name), [own.labels.index(label) for label in task.labels])
+            keep_outputs(model.head(own.name), [own.labels.index(label) for label in task.labels])
     student = TaskModel(encoder, {task.name: empty_head(encoder.config, task) for task in tasks}, tasks)
     student.heads.load_state_dict(model.heads.state_dict())
     return student
@@ -187,12 +188,17 @@ def _layer_list(encoder: PreTrainedModel) -> tuple[nn.Module, str]:
     )
 
 
-def _keep_outputs(head: nn.Module, outputs: Sequence[int]) -> None:
+def keep_outputs(head: nn.Module, outputs: Sequence[int]) -> None:
     """Drop all but some outputs of a head, in place, and put them into this order."""
-    last = [module for module in head.modules() if isinstance(module, nn.Linear)][-1]
+    last = last_linear(head)
     last.weight = nn.Parameter(last.weight[list(outputs)].detach().clone())
     if last.bias is not None:
         last.bias = nn.Parameter(last.bias[list(outputs)].detach().clone())
+
+
+def last_linear(head: nn.Module) -> nn.Linear:
+    """The layer whose outputs are the logits."""
+    return [module for module in head.modules() if isinstance(module, nn.Linear)][-1]
 
 
 def _task_of(config: PreTrainedConfig, labels: tuple[str, ...]) -> TaskSpec:
@@ -214,10 +220,9 @@ def _open_weights(place: str) -> None:
 
 def _load(model: str, loader: Any) -> Any:
     place = resolve_model(model)
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # the load report of a fresh head is expected here
     try:
-        return loader(place)
+        with expecting_fresh_heads():
+            return loader(place)
     except LOADING_ERRORS as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
@@ -225,5 +230,14 @@ def _load(model: str, loader: Any) -> Any:
             "Give a folder in the transformers format with safetensors weights, an installed model, or a hub id "
             "that can be reached."
         ) from error
+
+
+@contextmanager
+def expecting_fresh_heads() -> Iterator[None]:
+    """Silence what transformers reports of weights that a checkpoint lacks: heads are made or read elsewhere."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
     finally:
         transformers_logging.set_verbosity(verbosity)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from compressor.models.task_model import TaskModel
@@ -28,3 +29,18 @@ def describe_inputs(
         truncation_side=cast(Literal["right", "left"], tokenizer.truncation_side),
         text_columns=tuple(text_columns),
     )
+
+
+def own_tokens(
+    model: TaskModel, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> Callable[[Sequence[tuple[str, ...]]], dict[str, np.ndarray]]:
+    """What the model's own tokenizer makes of texts: a padded batch, int64 [batch, tokens] each."""
+    names = describe_inputs(model, tokenizer, max_length=max_length, text_columns=()).names
+
+    def tokenise(texts: Sequence[tuple[str, ...]]) -> dict[str, np.ndarray]:
+        columns = [list(column) for column in zip(*texts, strict=True)]
+        cut: dict[str, Any] = {"truncation": True, "max_length": max_length, "padding": True, "padding_side": "right"}
+        encoded = tokenizer(*columns, **cut, return_token_type_ids=TOKEN_TYPES in names, return_tensors="np")
+        return {name: np.asarray(encoded[name], dtype=np.int64) for name in names}
+
+    return tokenise

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from serving.errors import UserError
 from serving.hashing import hash_file
+from serving.manifest import MANIFEST_FILE
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,13 @@ def _hash_known(path: Path, _size: int, _changed: int, _moved: int) -> str:
 
 
 def _checked_folder(folder: Path) -> str:
+    if (folder / MANIFEST_FILE).is_file():
+        raise UserError(
+            f"'{folder}' is a bundle: its graphs can be served, not trained. Give the folder 'student' of the run that "
+            "made it."
+        )
+    if not (folder / "config.json").is_file() and (folder / "student" / "config.json").is_file():
+        raise UserError(f"'{folder}' is a run, not a checkpoint. Give its student: {folder / 'student'}")
     if not (folder / "config.json").is_file():
         raise UserError(
             f"'{folder}' is not a checkpoint: it has no config.json. Give a folder in the transformers format."

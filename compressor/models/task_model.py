@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from export.candidate import labelled_config
+from export.config import labelled_config
 from serving.manifest import TaskSpec
 
 

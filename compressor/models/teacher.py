@@ -76,7 +76,7 @@ def teacher_logits(
     """Logits of a teacher checkpoint over texts, its columns in the data's label order.
 
     Args:
-        folder: a checkpoint of this project with one task.
+        folder: a checkpoint of this project that answers the task, alone or among others.
         texts: to answer.
         task: whose labels give the order of the columns.
         max_length: tokens per text, by the teacher's own tokenizer.
@@ -86,7 +86,7 @@ def teacher_logits(
         float32 [rows, outputs].
     """
     model, tokenizer = load_with_tokenizer(folder)
-    own = model.tasks[0]
+    own = next(known for known in model.tasks if known.name == task.name)
     tokens = tokenise(tokenizer, texts, max_length)
     with progress_bar(label, len(texts)) as bar:
         logits = predict_logits(model, tokens, own.name, pad_id=int(tokenizer.pad_token_id), advance=bar.update)

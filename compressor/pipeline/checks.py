@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from transformers.integrations import get_available_reporting_integrations
 
-from compressor.data.splits import TRAIN, TaskData, training_texts
-from compressor.distillation.plan import build_plan, check_plan, planned_steps
+from compressor.data.folds import fold_numbers
+from compressor.data.splits import TaskData
+from compressor.distillation.plan import build_plan, check_plan
 from compressor.distillation.precision import find_device
+from compressor.distillation.training import training_steps
 from compressor.models.initialise import keep_layers, load_tokenizer, max_tokens, skeleton
+from compressor.models.warm_start import check_warm_start, is_warm_start
 from compressor.pipeline.joining import check_can_be_averaged, check_fits_data
 from compressor.pipeline.several_runs import given_folders, member_methods
 from compressor.recipe import Recipe, TrainingSettings
@@ -32,39 +36,49 @@ def check_before_training(recipe: Recipe) -> None:
         load_tokenizer(model)
         _check_length(model, recipe.max_length)
     keep_layers(skeleton(recipe.student_model()), recipe.student.layers)
+    if is_warm_start(recipe.student.model):
+        check_warm_start(Path(recipe.student_model()))
     if given := given_folders(recipe.method):
         check_can_be_averaged(given)
 
 
 def check_with_data(recipe: Recipe, data: Mapping[str, TaskData]) -> None:
-    """Check what only the rows decide: whether the method has room in so many steps, and given students fit.
+    """Check what only the rows decide: room for the method in so many steps, rows for every fold, given students.
 
     Meant to be called before the teacher is trained, so that a wrong method costs no training.
 
     Args:
         recipe: the method of its student and the training settings.
-        data: the tasks, ready for training.
+        data: all tasks of the recipe, ready for training.
 
     Raises:
-        UserError: the method cannot be trained in so many steps, or given students answer other labels.
+        UserError: the method cannot be trained in so many steps, there are fewer texts than folds, or given students
+            answer other labels.
     """
+    own = {name: task for name, task in data.items() if name in recipe.student_tasks}
     if given := given_folders(recipe.method):
-        check_fits_data(given, data)
+        check_fits_data(given, own)
         return
     methods = member_methods(recipe.method)
-    reads_teacher = build_plan(methods, patience=recipe.training.early_stopping).reads_teacher
-    rows = sum(len(training_texts(task) if reads_teacher else task.splits[TRAIN].texts) for task in data.values())
-    check_plan(methods, recipe.training, planned_steps(rows, recipe.training))
+    plan = build_plan(methods, patience=recipe.training.early_stopping)
+    check_plan(methods, recipe.training, training_steps(own, plan, recipe.training))
+    _check_folds(recipe, data)
+
+
+def _check_folds(recipe: Recipe, data: Mapping[str, TaskData]) -> None:
+    for tasks in dict.fromkeys(recipe.teacher_group(task) for task in recipe.taught_tasks):
+        if folds := recipe.teacher_of(tasks[0]).folds:
+            fold_numbers({task: data[task] for task in tasks}, folds)
 
 
 def _trainings(recipe: Recipe) -> Iterator[TrainingSettings]:
     yield recipe.training
-    for task in recipe.tasks:
+    for task in recipe.taught_tasks:
         yield recipe.teacher_of(task).training(recipe.training)
 
 
 def _models(recipe: Recipe) -> Iterator[str]:
-    teachers = [recipe.teacher_of(task) for task in recipe.tasks]
+    teachers = [recipe.teacher_of(task) for task in recipe.taught_tasks]
     yield from (model for teacher in teachers for model in teacher.models)
     yield recipe.student_model()
 

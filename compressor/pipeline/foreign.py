@@ -6,31 +6,35 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-import numpy as np
-
 from compressor.data.loading import load_task
-from compressor.data.splits import TEST, TRAIN, VALIDATION, TaskData
+from compressor.data.splits import TEST, TRAIN, VALIDATION
 from compressor.models.checkpoint import load_with_tokenizer
-from compressor.models.inputs import describe_inputs
+from compressor.models.inputs import describe_inputs, own_tokens
 from compressor.models.resolve import checkpoint_fingerprint
 from compressor.models.teacher import import_teacher
-from compressor.pipeline.learning import load_data
+from compressor.pipeline.labelled import LabelledTexts, labelled_sample, labelled_samples
+from compressor.pipeline.learning import load_some
+from compressor.pipeline.origin import origin_of
+from compressor.pipeline.provenance import recorded_versions, sample_facts
 from compressor.pipeline.proving import validation_samples
+from compressor.pipeline.quantising import explain_candidate
 from compressor.pipeline.run import open_existing
 from compressor.pipeline.stages import hash_json
-from compressor.progress import announce
 from compressor.recipe import GateSettings, TaskSettings, TeacherSettings
-from compressor.tasks.registry import TASKS
 from export.bundle import assemble_bundle
 from export.candidate import Student, export_candidate
-from export.gates import Gate
-from export.measure import Limits, Sample, measure
+from export.gates import Gate, Limits
+from export.graph import DEFAULT_OPSET
+from export.measure import measure
+from export.quantise.material import Material, QuantiseSettings, Quantising
+from export.target.certify import certify_target
+from export.target.compatibility import Target, choose_opset
 from export.verify import Claim, verify
 from serving.errors import UserError
-from serving.manifest import TaskSpec, read_manifest
+from serving.manifest import read_manifest
 
 _TASK = "task"
+CALIBRATION_TEXTS = 256
 
 
 @dataclass(frozen=True)
@@ -41,15 +45,19 @@ class ForeignModel:
         model: checkpoint id, see `compressor.models.resolve`.
         max_length: tokens per text.
         labels: names of its outputs in order, where its config has none.
+        precisions: artifacts, as in a recipe's `export.precisions`.
+        target: the opset and runtime that the bundle is for.
     """
 
     model: str
     max_length: int
     labels: list[str] | None = None
+    precisions: tuple[str, ...] = ("fp32", "int8")
+    target: Target = Target()
 
 
 def export_model(
-    source: ForeignModel, task: TaskSettings, output: Path, *, allow_inconclusive: bool = False
+    source: ForeignModel, task: TaskSettings, output: Path, *, allow_inconclusive: bool = False, explain: bool = False
 ) -> tuple[Gate, ...]:
     """Export any sequence-classification checkpoint to a bundle, measured on labelled texts.
 
@@ -58,6 +66,7 @@ def export_model(
         task: where the labelled texts are.
         output: gets `checkpoint/`, `candidate/` and `bundle/`; must not hold a bundle yet.
         allow_inconclusive: whether an undecided gate lets an artifact pass.
+        explain: also write `explanations.json`: what quantising each layer costs.
 
     Returns:
         The gates, whatever their verdict; everything is written.
@@ -78,18 +87,31 @@ def export_model(
         tasks=(spec,),
         inputs=describe_inputs(loaded, tokenizer, max_length=source.max_length, text_columns=data.text_columns),
     )
-    export_candidate(student, candidate)
     limits = GateSettings()
+    sample = labelled_sample(data, spec)
+    calibration = labelled_sample(data, spec, (TRAIN, VALIDATION, TEST), "calibrating").first(CALIBRATION_TEXTS)
+    quantising = Quantising(
+        QuantiseSettings(
+            exclude="auto", metric_drop=limits.quantisation_metric_drop, allow_inconclusive=allow_inconclusive
+        ),
+        Material({spec.name: calibration}, {spec.name: sample}),
+    )
+    opset = choose_opset(source.target.runtime, source.target.opset, DEFAULT_OPSET)
+    export_candidate(student, candidate, precisions=source.precisions, opset=opset, quantising=quantising)
     measured = measure(
         candidate,
         loaded,
-        {_TASK: labelled_sample(data, spec)},
+        {_TASK: sample},
         limits=Limits(
             export_logit_difference=limits.export_logit_difference,
+            batch_invariance=limits.batch_invariance,
             quantisation_metric_drop=limits.quantisation_metric_drop,
             allow_inconclusive=allow_inconclusive,
         ),
+        tokenise=own_tokens(loaded, tokenizer, source.max_length),
     )
+    if source.target.runtime is not None:
+        measured = certify_target(candidate, measured, source.target.runtime)
     fingerprint = checkpoint_fingerprint(source.model)
     aside = output / "bundle.partial"  # renamed when it is whole: an interrupted call can be given again
     shutil.rmtree(aside, ignore_errors=True)
@@ -99,76 +121,37 @@ def export_model(
         aside,
         name=Path(source.model).name,
         version=hash_json(fingerprint)[:12],
-        provenance={"model": source.model, "fingerprint": fingerprint, "data": task.model_dump(mode="json")},
+        provenance={
+            "model": source.model,
+            "models": {"checkpoint": fingerprint},
+            "data": sample_facts({_TASK: sample}, {_TASK: task.data}),
+            "versions": recorded_versions(),
+        },
     )
+    if explain:
+        explain_candidate(output, candidate, quantising)
     aside.rename(bundle)
     return measured.gates
 
 
-def labelled_sample(data: TaskData, spec: TaskSpec) -> Sample:
-    """The rows to measure on, labels in the model's order: validation, else test, else all of a single file."""
-    split = next(name for name in (VALIDATION, TEST, TRAIN) if name in data.splits)
-    rows = data.splits[split]
-    if rows.labels is None:
-        raise RuntimeError(f"the {split} split has no labels")
-    announce(f"measuring on {len(rows)} rows ({split})")
-    return Sample(rows.texts, _in_order_of(rows.labels, data.task, spec), TASKS[spec.type].metrics[spec.metric])
-
-
-def verify_bundle(
-    bundle: Path, *, run: Path | None, data: str | None, text: list[str], label: str | None
-) -> list[Claim]:
+def verify_bundle(bundle: Path, *, run: Path | None, given: LabelledTexts | None) -> list[Claim]:
     """Check a bundle's claims, its metrics on a run's validation texts or on given data.
 
     Args:
         bundle: the folder.
         run: the run that made it.
-        data: labelled texts, for a bundle of one task.
-        text: columns of `data`.
-        label: column of `data`.
+        given: labelled texts of one or several of its tasks.
     """
-    tasks = read_manifest(bundle).tasks
+    manifest = read_manifest(bundle)
     if run is not None:
         found = open_existing(run, [], None).pipeline
         if not found.store.is_done(found.data):
             raise UserError(f"the run '{run}' has no finished data stage. Finish it: compressor run {run}")
-        return verify(bundle, validation_samples(load_data(found.path(found.data))))
-    if data is None:
-        return verify(bundle)
-    if len(tasks) != 1:
-        raise UserError(
-            f"the bundle answers {len(tasks)} tasks and --data holds the labels of one. Give --run instead."
-        )
-    loaded = load_task(tasks[0].name, as_settings(data, text, label), output=tasks[0].output)
-    unknown = [name for name in loaded.task.labels if name not in tasks[0].labels]
-    if unknown:
-        raise UserError(
-            f"the data have the label {unknown[0]!r}, which the bundle does not know ({', '.join(tasks[0].labels)})."
-        )
-    return verify(bundle, {tasks[0].name: labelled_sample(loaded, tasks[0])})
-
-
-def _in_order_of(labels: np.ndarray, data: TaskSpec, model: TaskSpec) -> np.ndarray:
-    """Labels encoded by the data's order, encoded by the model's."""
-    if data.type == "regression":
-        return labels
-    places = np.array([model.labels.index(name) for name in data.labels])
-    if data.type == "classification":
-        moved: np.ndarray = places[labels]
-        return moved
-    matrix = np.zeros((len(labels), len(model.labels)), dtype=labels.dtype)
-    matrix[:, places] = labels
-    return matrix
+        samples = validation_samples(load_some(found.path(found.data), found.recipe.student_tasks))
+        return verify(bundle, samples, origin=origin_of(found, manifest))
+    return verify(bundle, labelled_samples(manifest, given) if given else None)
 
 
 def as_settings(data: str, text: list[str], label: str | None) -> TaskSettings:
     """Task settings from the options `--data`, `--text` and `--label`."""
     return TaskSettings.model_validate({"data": data, "text": text or None, "label": label})
-
-
-def describe(gate: Gate) -> str:
-    """One line on a gate."""
-    limits = msgspec.to_builtins(gate)
-    return "{name} of {subject}: {verdict}, measured {measured:.3g} [{low:.3g}, {high:.3g}], limit {limit:.3g}".format(
-        **limits
-    )

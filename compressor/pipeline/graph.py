@@ -14,21 +14,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from compressor.distillation.presets import file_label_of
 from compressor.evaluation.flatness import Survey
-from compressor.pipeline import proving, timing
+from compressor.pipeline import proving, quantising
+from compressor.pipeline.confidence import measure_confidence
 from compressor.pipeline.flatness import centres_of, measure_flatness
 from compressor.pipeline.learning_stages import LearningStages
+from compressor.pipeline.provenance import data_facts, model_facts, recipe_facts, recorded_versions
 from compressor.pipeline.several_runs import runs_name
 from compressor.pipeline.stages import Stage, needed_for
 from compressor.pipeline.teacher_stages import by_role
+from compressor.pipeline.timing_stages import benchmark_stage, waterfall_stage
 from serving.host import cpu_features, saturates_int8
-
-_RECORDED_VERSIONS = ("compressor-toolchain", "torch", "transformers", "onnx", "onnxruntime")
 
 
 class Pipeline(LearningStages):
@@ -37,8 +37,8 @@ class Pipeline(LearningStages):
     @property
     def final_stages(self) -> list[Stage]:
         """What a report needs, besides what these need."""
-        surveys = [self.flatness] if self.flatness else []
-        return [*self.figures.values(), *surveys, self.bundle, self.artifact_figures, self.benchmark]
+        optional = [stage for stage in (self.flatness, self.quantisation, self.waterfall) if stage]
+        return [*self.figures.values(), *optional, self.bundle, self.artifact_figures, self.confidence, self.benchmark]
 
     def in_order(self) -> list[Stage]:
         """Every stage after those it reads."""
@@ -108,17 +108,41 @@ class Pipeline(LearningStages):
         export = self.recipe.export
         return Stage(
             "candidate",
-            2,
+            4,
             {
                 "precisions": export.precisions,
                 "opset": export.opset,
+                **self._target_fields(),
                 "max_length": self.recipe.max_length,
                 "reduce_range": saturates_int8(cpu_features()),
+                **quantising.key_fields(self.recipe),
             },
             lambda folder: proving.export_student(folder, self.path(self.student), self._all_data(), self.recipe),
             {"student": self.student, "data": self.data},
             label="exporting to ONNX and quantising",
         )
+
+    @cached_property
+    def quantisation(self) -> Stage | None:
+        """What quantisation did, layer by layer; None where every artifact is fp32."""
+        fields = quantising.key_fields(self.recipe)
+        if not fields:
+            return None
+        return Stage(
+            "quantisation",
+            1,
+            fields,
+            lambda folder: quantising.explain_candidate(
+                folder, self.path(self.candidate), quantising.quantising_of(self.recipe, self._all_data())
+            ),
+            {"candidate": self.candidate, "data": self.data},
+            label="looking at what quantising each layer costs",
+        )
+
+    def _target_fields(self) -> dict[str, str]:
+        """The runtime that the bundle is for, where one is named: an earlier run without one keeps its keys."""
+        runtime = self.recipe.export.target_runtime
+        return {} if runtime is None else {"target_runtime": runtime}
 
     @cached_property
     def measurements(self) -> Stage:
@@ -129,10 +153,12 @@ class Pipeline(LearningStages):
             inputs |= {f"figures-{role}": self.figures[role] for role in compared}
         return Stage(
             "measurements",
-            1,
+            3,
             {
                 "gates": self.recipe.gates.model_dump(mode="json"),
                 "golden": self.recipe.export.golden,
+                **self._target_fields(),
+                "temperature": self.recipe.export.temperature,
             },
             lambda folder: proving.measure_candidate(
                 folder,
@@ -149,14 +175,14 @@ class Pipeline(LearningStages):
         """The folder that is served."""
         return Stage(
             "bundle",
-            1,
-            {"name": self.recipe.name},
+            3,
+            {"name": self.recipe.name, "intended_use": self.recipe.intended_use},
             lambda folder: proving.make_bundle(
                 folder,
                 self.path(self.candidate),
                 self.path(self.measurements),
                 name=self.recipe.name,
-                provenance=self._provenance(),
+                provenance=self.provenance(),
             ),
             {"candidate": self.candidate, "measurements": self.measurements},
             label="assembling the bundle",
@@ -167,12 +193,22 @@ class Pipeline(LearningStages):
         """Where the bundle lies inside its stage: a bundle holds nothing else than what a server needs."""
         return self.path(self.bundle) / proving.BUNDLE_FOLDER
 
-    def _provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
+        """Where the bundle comes from; everything but the date is found again by asking twice."""
+        recipe = self.recipe
+        needed = {stage.folder_name for stage in needed_for(self.bundle)}
+        teachers = {
+            task: [self.path(stage) for stage in members]
+            for task, members in self.teacher_members.items()
+            if members[0].folder_name in needed
+        }
         return {
-            "recipe": self.recipe.model_dump(mode="json"),
+            **recipe_facts(recipe),
             "stages": {stage.name: stage.key for stage in (self.data, self.student, self.candidate, self.measurements)},
+            "data": data_facts(self._all_data(), {task: settings.data for task, settings in recipe.tasks.items()}),
+            "models": model_facts(self.path(self.student), teachers),
             "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "versions": {name: metadata.version(name) for name in _RECORDED_VERSIONS},
+            "versions": recorded_versions(),
         }
 
     @cached_property
@@ -180,7 +216,7 @@ class Pipeline(LearningStages):
         """Test figures of every artifact, asked through the bundle."""
         return Stage(
             "figures-artifacts",
-            1,
+            2,
             {},
             lambda folder: proving.measure_artifacts(folder, self._all_data(), self.bundle_folder),
             {"bundle": self.bundle, "data": self.data},
@@ -188,24 +224,32 @@ class Pipeline(LearningStages):
         )
 
     @cached_property
-    def benchmark(self) -> Stage:
-        """Latency of teacher, student and artifacts on this machine."""
-        inputs = {"bundle": self.bundle, "student": self.student, "data": self.data}
-        teachers = {
-            task: stage for task, stage in self.teachers.items() if self.recipe.teacher_of(task).predictions is None
+    def confidence(self) -> Stage:
+        """How far answers can be believed, and which of them changed: every model on test."""
+        inputs = {
+            "data": self.data,
+            "bundle": self.bundle,
+            "measurements": self.measurements,
+            "artifacts": self.artifact_figures,
+            **{f"figures-{role}": stage for role, stage in self.figures.items()},
         }
         return Stage(
-            "benchmark",
+            "confidence",
             1,
-            {"benchmark": self.recipe.benchmark.model_dump(mode="json")},
-            lambda folder: timing.measure_latency(
-                folder,
-                self.bundle_folder,
-                student=self.path(self.student),
-                teachers={task: self.path(stage) for task, stage in teachers.items()},
-                data=self._all_data(),
-                settings=self.recipe.benchmark,
+            {},
+            lambda folder: measure_confidence(
+                folder, {role: self.path(stage) for role, stage in inputs.items()}, self._all_data(), self.bundle_folder
             ),
-            {**inputs, **{f"teacher-{task}": stage for task, stage in teachers.items()}},
-            label="timing teacher, student and artifacts",
+            inputs,
+            label="measuring calibration and churn",
         )
+
+    @cached_property
+    def benchmark(self) -> Stage:
+        """Latency of teacher, student and artifacts on this machine."""
+        return benchmark_stage(self, self._all_data)
+
+    @cached_property
+    def waterfall(self) -> Stage | None:
+        """What each step from the padded teacher to the bundle is worth."""
+        return waterfall_stage(self, self._all_data)

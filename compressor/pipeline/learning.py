@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from compressor.data.prepare import prepare
@@ -16,12 +17,12 @@ from compressor.data.splits import TaskData, load_task_data, save_task_data, tra
 from compressor.distillation.plan import build_plan
 from compressor.distillation.presets import label_of
 from compressor.distillation.training import TrainingJob, train
-from compressor.evaluation.ensembles import vote
 from compressor.evaluation.figures import SPLITS
 from compressor.models.checkpoint import load_checkpoint
 from compressor.models.initialise import from_teacher, load_tokenizer, pretrained_model
 from compressor.models.task_model import TaskModel
-from compressor.models.teacher import import_teacher, stored_logits, teacher_logits
+from compressor.models.teacher import import_teacher, stored_logits
+from compressor.models.warm_start import is_warm_start, take_heads
 from compressor.pipeline.stages import read_json, write_json
 from compressor.progress import announce
 from compressor.recipe import Recipe, TaskSettings, TeacherSettings, TrainingSettings
@@ -30,6 +31,7 @@ from serving.errors import UserError
 ORDER_FILE = "order.json"
 TARGETS_FILE = "targets.npy"
 PREDICTIONS_FILE = "predictions.json"
+WARM_START_FILE = "warm_start.json"
 
 
 @dataclass(frozen=True)
@@ -80,16 +82,26 @@ def load_data(folder: Path) -> dict[str, TaskData]:
     return {name: load_task_data(folder / name) for name in read_json(folder / ORDER_FILE)}
 
 
-def train_teacher(folder: Path, data: TaskData, settings: TeacherSettings, context: TrainingContext) -> None:
-    """Fine-tune a pretrained checkpoint on one task's gold labels."""
-    (model,) = settings.models
-    patience = context.settings.early_stopping
+def load_some(folder: Path, tasks: Collection[str]) -> dict[str, TaskData]:
+    """Some of the tasks that `prepare_data` wrote, in the order of all.
+
+    A task that is left alone gets the output name that the graph of a single task has.
+    """
+    found = {name: load_task_data(folder / name) for name in read_json(folder / ORDER_FILE) if name in tasks}
+    if len(found) == 1:
+        ((name, data),) = found.items()
+        found = {name: replace(data, task=msgspec.structs.replace(data.task, output="logits"))}
+    return found
+
+
+def train_teacher(folder: Path, data: Mapping[str, TaskData], model: str, context: TrainingContext) -> None:
+    """Fine-tune a pretrained checkpoint on the gold labels of one task, or of several that share it."""
     job = TrainingJob(
-        model=pretrained_model(model, [data.task], seed=context.seeds.initial),
+        model=pretrained_model(model, [task.task for task in data.values()], seed=context.seeds.initial),
         tokenizer=load_tokenizer(model),
-        data={data.task.name: data},
+        data=data,
         targets={},
-        plan=build_plan({"none": {}}, patience=patience),
+        plan=build_plan({"none": {}}, patience=context.settings.early_stopping),
         settings=context.settings,
         max_length=context.max_length,
         seed=context.seeds.order,
@@ -119,16 +131,6 @@ def store_predictions(folder: Path, data: TaskData, settings: TeacherSettings) -
     write_json(folder / PREDICTIONS_FILE, {"file": str(settings.predictions)})
 
 
-def compute_targets(folder: Path, data: TaskData, teachers: Sequence[Path], max_length: int) -> None:
-    """Teacher logits over the training texts, in the data's label order; several teachers answer together."""
-    if (teachers[0] / PREDICTIONS_FILE).is_file():
-        logits = [np.load(teachers[0] / "training.npy")]
-    else:
-        texts = training_texts(data)
-        logits = [teacher_logits(teacher, texts, data.task, max_length=max_length) for teacher in teachers]
-    np.save(folder / TARGETS_FILE, vote(logits, data.task.type))
-
-
 def train_student(
     folder: Path, data: Mapping[str, TaskData], recipe: Recipe, *, targets: Mapping[str, Path], teacher: Path | None
 ) -> None:
@@ -141,8 +143,11 @@ def train_student(
         targets: per task the folder of `compute_targets`; empty where the method reads no teacher.
         teacher: whose layers are copied, or None for the pretrained checkpoint's.
     """
+    model = _initial_student(data, recipe, teacher)
+    if is_warm_start(recipe.student.model):
+        _take_earlier_heads(model, recipe.student_model(), folder)
     job = TrainingJob(
-        model=_initial_student(data, recipe, teacher),
+        model=model,
         tokenizer=load_tokenizer(recipe.student_model()),
         data=data,
         targets={task: np.load(path / TARGETS_FILE) for task, path in targets.items()},
@@ -160,3 +165,17 @@ def _initial_student(data: Mapping[str, TaskData], recipe: Recipe, teacher: Path
     if teacher is not None:
         return from_teacher(load_checkpoint(teacher), tasks, layers=recipe.student.layers)
     return pretrained_model(recipe.student_model(), tasks, layers=recipe.student.layers, seed=recipe.seed)
+
+
+def start_of(recipe: Recipe) -> str:
+    """What a student starts from, for its key: `warm start` where it takes heads along, else `student.init`."""
+    return "warm start" if is_warm_start(recipe.student.model) else recipe.student.init
+
+
+def _take_earlier_heads(student: TaskModel, start: str, folder: Path) -> None:
+    """Begin with the heads of an earlier student where they fit; say and write down which."""
+    origins = take_heads(student, Path(start))
+    announce(f"  starting from the student in {start}")
+    for origin in origins:
+        announce(f"  {origin}")
+    write_json(folder / WARM_START_FILE, {"model": start, "heads": [asdict(origin) for origin in origins]})

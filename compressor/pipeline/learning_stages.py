@@ -71,9 +71,14 @@ class LearningStages(TeacherStages):
 
     @cached_property
     def controls(self) -> dict[str, Stage]:
-        """The same student on labels alone and, where the method is another, by plain kd with the method's kd knobs."""
+        """The same student on labels alone and, where it has a teacher and the method is another, by plain kd.
+
+        Rows, task sampling, learning rates and steps are those of the student; kd has the method's own kd knobs.
+        """
         methods = self.recipe.method
-        controls: dict[str, dict[str, Knobs]] = {"none": {"none": {}}, "kd": {"kd": methods.get("kd", {})}}
+        controls: dict[str, dict[str, Knobs]] = {"none": {"none": {}}}
+        if self.recipe.taught_tasks:
+            controls["kd"] = {"kd": methods.get("kd", {})}
         if methods.keys() == {"none"}:
             return {}
         return {
@@ -90,13 +95,16 @@ class LearningStages(TeacherStages):
             inputs["teacher"] = next(iter(self.teachers.values()))
         return Stage(
             f"student-{file_label_of(methods)}",
-            2,
+            3,
             {
+                "tasks": sorted(recipe.student_tasks),
                 "base": checkpoint_fingerprint(recipe.student_model()),
                 "layers": recipe.student.layers,
-                "init": recipe.student.init,
+                "init": learning.start_of(recipe),
                 "methods": _with_defaults(methods),
-                **self._training_fields(recipe.training, learning.Seeds(recipe.seed, order_seed)),
+                **self._training_fields(
+                    recipe.training, learning.Seeds(recipe.seed, order_seed), num_tasks=len(recipe.student_tasks)
+                ),
             },
             lambda folder: learning.train_student(
                 folder,

@@ -9,23 +9,28 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from compressor.pipeline.checks import check_before_training, check_with_data
 from compressor.pipeline.graph import Pipeline
+from compressor.pipeline.ladder import read_ladder
 from compressor.pipeline.learning import load_data
 from compressor.pipeline.proving import BUNDLE_FOLDER, read_verdicts
+from compressor.pipeline.quantising import read_explanation
 from compressor.pipeline.several_runs import runs_name
 from compressor.pipeline.stages import Stage, StageStore, needed_for, run_stages, write_json, write_text
-from compressor.pipeline.teacher_stages import by_role
-from compressor.progress import log_event
+from compressor.pipeline.teacher_stages import by_role, cost_of_folds
+from compressor.progress import announce, log_event
 from compressor.recipe import Recipe
 from compressor.recipe_file import dump_recipe, load_recipe
 from compressor.report.assemble import assemble_report, describe_environment
 from compressor.report.page import write_page
+from export.gates import Gate, describe_gate
 from serving.errors import GateFailed, UserError
 
 RECIPE_FILE, ENVIRONMENT_FILE, LOG_FILE = "recipe.yaml", "environment.json", "log.jsonl"
@@ -85,6 +90,8 @@ class RunFolder:
             check_with_data(self.recipe, load_data(self.pipeline.path(self.pipeline.data)))
         write_text(self.folder / RECIPE_FILE, dump_recipe(self.recipe))
         write_json(self.folder / ENVIRONMENT_FILE, describe_environment())
+        if cost := cost_of_folds(needed, store):
+            announce(cost)
         run_stages(store, [stage for stage in needed if stage.folder_name not in untrained], log)
         self._link()
         log_event(log, "run finished")
@@ -109,26 +116,30 @@ class RunFolder:
         return report
 
     def check_gates(self, report: Mapping[str, Any]) -> None:
-        """GateFailed with one line per gate that did not pass."""
+        """GateFailed with one line per gate that did not pass; a report without gates has not passed."""
         tolerated = {"passed", "inconclusive"} if self.recipe.gates.allow_inconclusive else {"passed"}
-        failed = [gate for gate in report["gates"] if gate["verdict"] not in tolerated]
-        if failed:
-            lines = [
-                f"{gate['name']} of {gate['artifact']} on {gate['task']}: {gate['verdict']}, "
-                f"measured {gate['measured']:.3g} [{gate['low']:.3g}, {gate['high']:.3g}], limit {gate['limit']:.3g}"
-                for gate in failed
-            ]
-            hint = (
-                " The validation split is too small to decide; give more rows, set a wider limit, or accept it with "
-                "--allow-inconclusive."
-                if any(gate["verdict"] == "inconclusive" for gate in failed)
-                else ""
-            )
-            raise GateFailed("; ".join(lines) + f".{hint} Everything measured is in {self.folder}")
+        gates = msgspec.convert(report["gates"], list[Gate])
+        if not gates:
+            raise GateFailed(f"no gate was checked in {self.folder}, and what nobody checked has not passed")
+        if failed := [gate for gate in gates if gate.verdict not in tolerated]:
+            lines = "; ".join(map(describe_gate, failed))
+            raise GateFailed(f"{lines}.{_hint(failed)} Everything measured is in {self.folder}")
+        if unsound := [rung["rung"] for rung in report["ladder"] if not rung["passed"]]:
+            raise GateFailed(f"these did not pass although no gate failed: {', '.join(unsound)}; see {self.folder}")
+
+    def export(self, *, explain: bool = False) -> dict[str, Any] | None:
+        """The bundle; where it is asked for, also what quantisation did, see `read_explanation`."""
+        pipeline = self.pipeline
+        explanation = pipeline.quantisation if explain else None
+        self.run(pipeline.bundle, *([explanation] if explanation else []))
+        if not explain:
+            return None
+        return read_explanation(pipeline.path(explanation), pipeline.path(pipeline.candidate)) if explanation else {}
 
     def check_verdicts(self) -> None:
         """`check_gates` on the gates alone, before there is a report."""
-        self.check_gates({"gates": read_verdicts(self.pipeline.path(self.pipeline.measurements))})
+        folder = self.pipeline.path(self.pipeline.measurements)
+        self.check_gates({"gates": read_verdicts(folder), "ladder": read_ladder(folder)})
 
     def _link(self) -> None:
         pipeline = self.pipeline
@@ -146,10 +157,10 @@ class RunFolder:
         """`teacher` where there is one, else `teacher/<task>`; members of an ensemble are numbered."""
         members = self.pipeline.teacher_members
         names = {name: stage for task, stages in members.items() for name, stage in by_role(task, stages).items()}
-        if len(names) == 1:
+        folder = self.folder / "teacher"
+        if len({stage.folder_name for stage in names.values()}) == 1:  # a multi-task teacher stands there once
             self._point("teacher", next(iter(names.values())))
             return
-        folder = self.folder / "teacher"
         if folder.is_symlink():  # of an earlier single teacher: links would land in its stage
             folder.unlink()
         for link in folder.glob("*"):
@@ -169,6 +180,15 @@ class RunFolder:
         if link.is_dir() and not link.is_symlink():
             shutil.rmtree(link)
         aside.replace(link)
+
+
+def _hint(failed: Sequence[Gate]) -> str:
+    if all(gate.verdict == "failed" for gate in failed):
+        return ""
+    return (
+        " The validation split is too small to decide; give more rows, set a wider limit, or accept it with "
+        "--allow-inconclusive."
+    )
 
 
 def open_existing(place: Path, overrides: list[str], output: Path | None, **options: Any) -> RunFolder:

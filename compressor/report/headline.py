@@ -19,7 +19,7 @@ from compressor.report.wording import (
 )
 
 # What every artifact is made from: their gates are its gates too.
-_ORIGINS = ("student", "fp32")
+_ORIGINS = ("student", "tokens", "plain", "fp32")
 _ALL_PASSED = {1: "its one gate passed", 2: "both of its gates passed"}
 
 

@@ -15,7 +15,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from plotly.offline import get_plotlyjs
 
-from compressor.report import sections
+from compressor.report import ladder, latency, sections
+from compressor.report.calibration import calibration_views, uncalibrated_tasks
+from compressor.report.churn import churn_views
 from compressor.report.classes import class_views
 from compressor.report.curves import learning_curves
 from compressor.report.environment import environment_table, trainings_table, versions_table
@@ -23,9 +25,11 @@ from compressor.report.flatness import flatness_view
 from compressor.report.headline import headline
 from compressor.report.overview import overview
 from compressor.report.plots import Figure
+from compressor.report.quantisation import quantisation_views
 from compressor.report.table import comparison_table
 from compressor.report.tiles import tiles
 from compressor.report.tradeoff import accuracy_against_latency
+from compressor.report.waterfall import waterfall_view
 
 TEMPLATE = "report.html.j2"
 
@@ -116,15 +120,28 @@ def _content(report: Mapping[str, Any]) -> dict[str, Any]:
         "comparison": comparison_table(report),
         "controls": sections.controls_table(report, view),
         "gates": sections.gates_table(report),
-        "parity": sections.parity_table(report),
+        "ladder": ladder.ladder_table(report),
+        "ladder_problems": ladder.problems(report),
+        "invariance": ladder.invariance_table(report),
         "metrics": sections.metrics_table(report),
+        "calibration": calibration_views(report),
+        "uncalibrated": uncalibrated_tasks(report),
+        "churn": churn_views(report),
         "classes": class_views(report),
         "curves": learning_curves(report),
         "trainings": trainings_table(report),
+        "warm_start": (report.get("warm_start") or {}).get("model"),
+        "heads": sections.warm_start(report),
         "flatness": flatness_view(report),
         "data": sections.data_table(report),
         "notices": sections.notices(report),
-        "latency": sections.latency_table(report),
+        "latency": latency.latency_table(report),
+        "latency_parts": latency.parts_table(report),
+        "latency_over": latency.baseline_name(report),
+        "latency_nodes": latency.nodes_in_words(report),
+        "timing_notes": latency.timing_notes(report),
+        "quantisation": quantisation_views(report),
+        "waterfall": waterfall_view(report, view),
         "examples": sections.examples_table(report),
         "recipe": sections.recipe_yaml(report),
         "stages": sections.stages_table(report),

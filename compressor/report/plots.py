@@ -16,6 +16,8 @@ COLOURS = {
     "student": "#0072b2",
     "fp32": "#009e73",
     "int8": "#d55e00",
+    "int8_static": "#e69f00",
+    "int8_weights": "#56b4e9",
     "fp16": "#cc79a7",
     "control": "#8a909c",
 }

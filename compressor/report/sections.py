@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -16,25 +16,25 @@ from compressor.report.wording import (
     duration,
     interval,
     is_known,
-    milliseconds,
     plain_metric,
 )
 
-TOO_FEW = "too few samples"
 _GATES = {
+    "export_tokens": "texts that the bundle's tokenizer turns into other inputs than the student's own",
     "export_logit_difference": "largest logit difference between fp32 graph and torch",
+    "batch_invariance": "largest logit difference of a text alone and the same text in company",
     "quantisation_metric_drop": "metric lost against the fp32 student on validation",
     "teacher_metric_drop": "metric lost against the teacher on validation",
+    "worst_slice_drop": "right answers lost against the fp32 student in the worst class or length of validation",
 }
 _VERDICTS = {"passed": "✓ passed", "failed": "✗ failed", "inconclusive": "? inconclusive"}
-_VARIANTS = {"bundle": "student (bundle)"}
 
 Report = Mapping[str, Any]
 
 
 def gates_table(report: Report) -> Table | None:
     """Every gate with its limit, what was measured and the verdict."""
-    gates = report.get("gates") or []
+    gates = _joined(report.get("gates") or [])
     rows = tuple(
         (
             _VERDICTS.get(gate["verdict"], gate["verdict"]),
@@ -51,39 +51,25 @@ def gates_table(report: Report) -> Table | None:
     return Table(columns, rows, text_columns=4, marks=tuple(g["verdict"] for g in gates)) if rows else None
 
 
+def _joined(gates: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Gates in rows: one that every task of an artifact passed is one row, its worst; any other has a row per task."""
+    groups: dict[tuple[str, str | None], list[Mapping[str, Any]]] = {}
+    for gate in gates:
+        groups.setdefault((gate["name"], gate.get("artifact")), []).append(gate)
+    shown: list[Mapping[str, Any]] = []
+    for group in groups.values():
+        if len(group) == 1 or any(gate["verdict"] != "passed" for gate in group):
+            shown += group
+            continue
+        worst = max(group, key=lambda gate: gate["measured"] if gate.get("high") is None else gate["high"])
+        shown.append({**worst, "task": f"all {len(group)}, worst: {worst['task']}"})
+    return shown
+
+
 def _compact_interval(gate: Mapping[str, Any]) -> str:
     low, high = gate.get("low"), gate.get("high")
     known = low is not None and high is not None and low != high
     return f"[{compact(low)}, {compact(high)}]" if known else MISSING
-
-
-def parity_table(report: Report) -> Table | None:
-    """How far each artifact's logits and answers lie from the torch student's."""
-    rows = tuple(
-        (
-            artifact["precision"],
-            task,
-            compact(parity.get("max_difference")),
-            compact(parity.get("mean_difference")),
-            f"{parity['agreement']:.1%}" if is_known(parity.get("agreement")) else MISSING,
-            count(parity.get("texts")),
-            compact(artifact.get("batch_difference")),
-            count(artifact.get("quantised_nodes")),
-        )
-        for artifact in report.get("artifacts") or []
-        for task, parity in (artifact.get("parity") or {}).items()
-    )
-    columns = (
-        "artifact",
-        "task",
-        "largest logit difference",
-        "mean",
-        "same answer",
-        "texts",
-        "batch effect",
-        "int8 operators",
-    )
-    return Table(columns, rows, text_columns=2) if rows else None
 
 
 def controls_table(report: Report, view: Overview) -> Table | None:
@@ -104,32 +90,6 @@ def controls_table(report: Report, view: Overview) -> Table | None:
         rows=tuple((name, what, *(score_text(scores.get(t)) for t in view.tasks)) for name, what, scores in compared),
         text_columns=2,
     )
-
-
-def latency_table(report: Report) -> Table | None:
-    """All measurements."""
-    rows = tuple(
-        (
-            _VARIANTS.get(m["variant"], m["variant"]),
-            m.get("runtime") or MISSING,
-            m.get("precision") or MISSING,
-            m["device"],
-            count(m["threads"]),
-            count(m["batch_size"]),
-            milliseconds(m.get("p50_ms")),
-            _percentile(m.get("p95_ms")),
-            _percentile(m.get("p99_ms")),
-            count(m.get("samples")),
-            count(m.get("texts_per_second")),
-        )
-        for m in report.get("measurements") or []
-    )
-    numbers = ("threads", "batch", "p50, ms", "p95, ms", "p99, ms", "samples", "texts/s")
-    return Table(("variant", "runtime", "precision", "device", *numbers), rows, text_columns=4) if rows else None
-
-
-def _percentile(value: float | None) -> str:
-    return milliseconds(value) if is_known(value) else TOO_FEW
 
 
 def data_table(report: Report) -> Table:
@@ -157,6 +117,16 @@ def notices(report: Report) -> list[str]:
     """What the preparation of the data had to say, each thing once."""
     tasks = report.get("tasks") or {}
     return list(dict.fromkeys(notice for facts in tasks.values() for notice in facts.get("notices") or []))
+
+
+def warm_start(report: Report) -> list[str]:
+    """Which heads were taken from an earlier student, a sentence per task; empty where nothing was."""
+    return [_head(head) for head in (report.get("warm_start") or {}).get("heads") or []]
+
+
+def _head(head: Mapping[str, Any]) -> str:
+    what = "head taken along" if head["is_copied"] else "fresh head"
+    return f"{head['task']}: " + ", ".join(filter(None, (what, head["detail"])))
 
 
 def metrics_table(report: Report) -> Table | None:

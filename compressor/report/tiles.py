@@ -9,6 +9,7 @@ from typing import Any
 from compressor.report.headline import baseline_in_words, gates_of
 from compressor.report.overview import Overview
 from compressor.report.table import score_text, score_title
+from compressor.report.waterfall import throughput_in_words
 from compressor.report.wording import (
     MISSING,
     SIZE,
@@ -40,7 +41,12 @@ class Tile:
 
 def tiles(report: Mapping[str, Any], view: Overview) -> list[Tile]:
     """What the headline says, to be read in a second."""
-    return [_size(view), _speed(view), *(_score(view, task) for task in view.tasks), _gates(report, view)]
+    return [
+        _size(view),
+        _speed(view, throughput_in_words(report)),
+        *(_score(view, task) for task in view.tasks),
+        _gates(report, view),
+    ]
 
 
 def _size(view: Overview) -> Tile:
@@ -51,7 +57,7 @@ def _size(view: Overview) -> Tile:
     return Tile("size", megabytes(size), (f"{words} the {teacher.name}, {megabytes(teacher.num_bytes)}",))
 
 
-def _speed(view: Overview) -> Tile:
+def _speed(view: Overview, throughput: str) -> Tile:
     p50, ratio, baseline = view.answer.p50_ms, view.speed_up(view.answer), view.baseline
     if not p50:
         return Tile("time per call", MISSING, ("not measured",))
@@ -59,7 +65,7 @@ def _speed(view: Overview) -> Tile:
     if ratio is not None and baseline is not None and baseline is not view.answer:
         words = ratio_in_words(ratio, SPEED)
         notes.insert(0, f"{words} {baseline_in_words(baseline)}, {milliseconds(baseline.p50_ms)} ms")
-    return Tile("time per call", f"{milliseconds(p50)} ms", tuple(notes))
+    return Tile("time per call", f"{milliseconds(p50)} ms", (*notes, *([throughput] if throughput else ())))
 
 
 def _score(view: Overview, task: str) -> Tile:

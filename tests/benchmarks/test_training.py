@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.training import QUICK, accuracy_difference, compare, main, rotated, with_rows
 from benchmarks.training_arms import MAIN_ARMS, OURS, PART_ARMS, USUAL, AskingCollator, Ground, _distillation_loss
-from compressor.data import batches
+from compressor.data import order
 from compressor.data.batches import TaskExamples, task_rows, tokenise
 from compressor.data.splits import Split, TaskData, training_texts
 from compressor.distillation import training
@@ -92,7 +92,7 @@ def test_an_arm_changes_our_training_and_puts_it_back(
 
 def _changeable() -> tuple[object, object]:
     """What the arms replace in our training."""
-    return vars(batches)["_BATCHES_PER_GROUP"], vars(training)["train_used_rows"]
+    return vars(order)["_BATCHES_PER_GROUP"], vars(training)["train_used_rows"]
 
 
 def test_every_seed_trains_on_the_same_rows(ground: Ground) -> None:

@@ -24,7 +24,7 @@ from cli.main import run_app
 
 SCRIPT = Path(sys.executable).with_name("compressor")
 TRAINING = {"epochs": 1, "batch_size": 32, "dtype": "fp32", "threads": 1}
-BENCHMARK = {"rounds": 3, "texts": 8, "threads": [1], "batch_sizes": [1]}
+BENCHMARK = {"rounds": 3, "texts": 8, "threads": [1], "batch_sizes": [1], "waterfall_seconds": 0}
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def test_single_stages_build_up_the_same_run(toy: Any, compressor: Callable[...,
     assert {"student-kd", "student-none"} <= {name.rpartition("-")[0] for name in toy.stages()}
     exported = compressor("export", toy.run)
     assert (exported.code, exported.out) == (0, f"{toy.run}/bundle\n"), exported.err
-    rows = json.loads(compressor("benchmark", toy.run, "--json").out)
+    rows = json.loads(compressor("benchmark", toy.run, "--json").out)["measurements"]
     assert {"p50_ms", "variant"} <= rows[0].keys()
     before = toy.stages()
     assert compressor("run", toy.run).code == 0
@@ -53,7 +53,7 @@ def test_export_takes_a_checkpoint_trained_elsewhere(toy: Any, skilled: Path, co
     assert "exists" in again.error
     checked = compressor("verify", bundle, "--data", toy.data, "--text", "text", "--label", "topic", "--json")
     claims = json.loads(checked.out)
-    assert any("accuracy" in claim["name"] and claim["status"] == "checked" for claim in claims)
+    assert any(": accuracy of" in claim["name"] and claim["status"] == "checked" for claim in claims)
 
 
 def test_an_interrupted_export_can_be_given_again(toy: Any, skilled: Path, compressor: Callable[..., Any]) -> None:
@@ -82,11 +82,11 @@ def test_verify_checks_a_good_bundle(toy_run: Any, compressor: Callable[..., Any
     assert plain.code == 0, plain.err
     claims = {claim["name"]: claim["status"] for claim in json.loads(plain.out)}
     assert claims["model.int8.onnx: sha256"] == "checked"
-    accuracy = [status for name, status in claims.items() if "accuracy" in name]
+    accuracy = [status for name, status in claims.items() if ": accuracy of" in name]
     assert accuracy == ["not checkable here"] * 2
     full = compressor("verify", bundle, "--run", toy_run.run)
     assert full.code == 0, full.err
-    lines = [line for line in full.out.splitlines() if "accuracy" in line]
+    lines = [line for line in full.out.splitlines() if ": accuracy of" in line]
     assert len(lines) == 2
     assert all(line.startswith("checked") for line in lines)
 

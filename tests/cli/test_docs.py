@@ -137,12 +137,20 @@ def test_every_documented_command_works_in_the_order_of_the_readme(
 
 
 @pytest.mark.slow
-def test_every_documented_comparison_works(desk: Path, run: Callable[[str], Any]) -> None:
-    """Catches options of `compare` that the docs no longer spell as the program does."""
-    for command in commands(ROOT / "docs" / "compare.md"):
+def test_every_documented_comparison_works(desk: Path, toy_file: Path, run: Callable[[str], Any]) -> None:
+    """Catches options of `compare`, and arms of a file, that the docs no longer spell as the program does."""
+    page = ROOT / "docs" / "compare.md"
+    recipe = yaml.safe_load((desk / "recipe.yaml").read_text())
+    labels = ("topic", "urgency")
+    tasks = {label: {"data": str(toy_file), "text": "text", "label": label} for label in labels}
+    (desk / "tasks.yaml").write_text(yaml.safe_dump({**recipe, "name": "tasks", "tasks": tasks}))
+    (arms,) = re.findall(r"^```yaml\n(Multi->Multi.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    (desk / "ablations.yaml").write_text(arms)
+    for command in commands(page):
         result = run(command)
         assert result.code == 0, f"{command}\n{result.out}\n{result.err}"
-    assert (desk / "comparisons" / "tickets" / "comparison.html").is_file()
+    for name in ("tickets", "tasks"):
+        assert (desk / "comparisons" / name / "comparison.html").is_file()
 
 
 def test_every_command_of_the_docs_exists() -> None:

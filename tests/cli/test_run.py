@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from compressor.data.splits import load_task_data
 
 PROVING = {"measurements", "bundle", "figures-artifacts", "benchmark"}
-EXPORTED = {"candidate", *PROVING}
+EXPORTED = {"candidate", "quantisation", *PROVING}
 BUNDLE_FILES = {
     "README.md", "config.json", "golden.json", "manifest.json", "model.fp32.onnx", "model.int8.onnx",
     "tokenizer.json", "tokenizer_config.json",
@@ -42,7 +42,11 @@ def test_report_json_holds_every_promised_field(toy_run: Any) -> None:
         assert artifact["tasks"]["topic"]["low"] <= artifact["tasks"]["topic"]["value"]
     for gate in report["gates"]:
         assert {"limit", "measured", "low", "high", "verdict"} <= gate.keys()
-    assert {gate["name"] for gate in report["gates"]} == {"export_logit_difference", "quantisation_metric_drop"}
+    assert {gate["name"] for gate in report["gates"]} == {
+        "export_tokens", "export_logit_difference", "export_weights", "batch_invariance", "quantisation_metric_drop",
+    }  # fmt: skip
+    assert [rung["rung"] for rung in report["ladder"]] == ["tokens", "plain", "fp32", "int8"]
+    assert all(rung["passed"] for rung in report["ladder"])
     assert report["intervals_over"] == "examples"
     assert report["environment"]["cpus"] >= 1
 
@@ -105,8 +109,9 @@ def test_a_second_call_repeats_nothing(own_run: Any, compressor: Callable[..., A
     ("change", "expected"),
     [
         ("benchmark.rounds=4", {"benchmark"}),
-        ("gates.quantisation_metric_drop=0.6", PROVING),
-        ("export.precisions=[fp32]", EXPORTED),
+        ("gates.export_logit_difference=1e-3", PROVING),
+        ("gates.quantisation_metric_drop=0.6", EXPORTED),
+        ("export.precisions=[fp32]", EXPORTED - {"quantisation"}),
         ("method=none", EXPORTED),  # the control has trained this student already
         (
             "method={kd: {temperature: 3}}",

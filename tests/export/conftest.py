@@ -25,8 +25,10 @@ from transformers import (
 
 from export.bundle import assemble_bundle
 from export.candidate import Candidate, Student, export_candidate
-from export.measure import Limits, Measurements, Sample, measure
+from export.gates import Limits
+from export.measure import Measurements, measure
 from export.runners import run_texts, torch_runner
+from export.sample import Sample
 from serving.manifest import InputSpec, TaskSpec
 from serving.tokenise import TextEncoder
 

@@ -17,7 +17,7 @@ from export.candidate import name_outputs
 from export.graph import export_graph
 from export.optimise import FUSED_TYPES, fuse_attention
 from export.parity import compare
-from export.precision import quantise
+from export.quantise.quantiser import Quantiser
 from export.runners import session_runner, torch_runner
 from serving.errors import UserError
 from serving.session import create_session
@@ -57,11 +57,11 @@ def test_every_architecture_keeps_its_logits_in_every_shape(
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
-def test_every_architecture_quantises_all_its_weights(architecture: str, tmp_path: Path) -> None:
+def test_every_architecture_quantises_all_its_weights(architecture: str, encoder: TextEncoder, tmp_path: Path) -> None:
     """int8 that skipped embeddings or layers would be sold as small and fast."""
     export_graph(make_model(architecture), INPUTS.names, [INTENT], tmp_path / "plain.onnx")
 
-    summary = quantise(tmp_path / "plain.onnx", tmp_path / "int8.onnx")
+    summary = Quantiser(tmp_path / "plain.onnx", encoder, [INTENT]).write("int8", tmp_path / "int8.onnx")
 
     assert summary.left_fp32 == ()
     assert summary.operators["Gather"] >= 1

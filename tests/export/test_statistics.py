@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from export.statistics import bootstrap_interval, paired_difference, paired_ratio
+from export.statistics import bootstrap_interval, median_interval, paired_difference, paired_ratio
 from tests.export.conftest import accuracy
 
 
@@ -130,3 +130,36 @@ def test_a_thousand_resamples_of_accuracy_are_quick() -> None:
     bootstrap_interval(accuracy, labels, labels)
 
     assert time.process_time() - start < 0.5
+
+
+@pytest.mark.parametrize(("number", "place"), [(5, 0), (6, 0), (8, 0), (9, 1), (12, 2), (20, 5), (40, 13)])
+def test_the_medians_interval_lies_between_the_tabulated_order_statistics(number: int, place: int) -> None:
+    """One place further in, and an A-against-A run finds a difference in every tenth case.
+
+    The places are those of the sign test's tables: the largest k with P(Bin(n, 1/2) < k) <= 2.5%, less one.
+    """
+    values = np.random.default_rng(0).permutation(number).astype(float)
+
+    median, low, high, confidence = median_interval(values)
+
+    assert (low, high) == (place, number - 1 - place)
+    assert median == np.median(values)
+    assert confidence == pytest.approx(1 - 2 * stats.binom.cdf(place, number, 0.5))
+    assert (confidence >= 0.95) == (number >= 6)
+
+
+@pytest.mark.parametrize(("number", "confidence"), [(1, 0.0), (2, 0.5), (3, 0.75), (4, 0.875), (5, 0.9375)])
+def test_few_values_give_their_range_and_say_how_little_it_is_worth(number: int, confidence: float) -> None:
+    """Three rounds that agree by luck would read as certainty."""
+    assert median_interval(np.arange(number)) == ((number - 1) / 2, 0.0, number - 1.0, confidence)
+
+
+def test_the_medians_interval_holds_for_skewed_noise() -> None:
+    """Timings have a long tail; an interval made for the normal distribution misses too often, or is endless."""
+    random = np.random.default_rng(1)
+    samples = random.exponential(size=(4000, 10)) ** 3
+    true = np.log(2) ** 3
+
+    covered = [low <= true <= high for _, low, high, _ in map(median_interval, samples)]
+
+    assert np.mean(covered) == pytest.approx(1 - 2 * stats.binom.cdf(1, 10, 0.5), abs=0.01)

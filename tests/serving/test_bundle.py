@@ -181,18 +181,35 @@ def test_logits_beyond_the_tolerance_refuse_to_start(
         Bundle.load(bundle_folder)
 
 
-def test_a_cpu_without_a_certified_feature_warns_and_replays_all_examples(
+def test_another_kind_of_machine_warns_and_replays_all_examples(
     bundle_folder: Path, edit_golden: Edit, edit_manifest: Edit, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The ninth example is beyond the quick set: only the larger set can find what it shows."""
+    """The ninth example is beyond the short set: only the larger set can find what it shows."""
     edit_golden(bundle_folder, artifacts=_shifted(bundle_folder, example=8, by=1.0))
     Bundle.load(bundle_folder)
+    assert not caplog.text
     artifacts = read_manifest(bundle_folder).artifacts
-    foreign = [msgspec.structs.replace(artifact, cpu_features=("abacus",)) for artifact in artifacts]
-    edit_manifest(bundle_folder, artifacts=tuple(foreign))
+    here = artifacts[0].certified
+    assert here is not None
+    foreign = msgspec.structs.replace(here, cpu_features=(*here.cpu_features, "abacus"))
+    edit_manifest(bundle_folder, artifacts=tuple(msgspec.structs.replace(a, certified=foreign) for a in artifacts))
     with caplog.at_level(logging.WARNING), pytest.raises(BundleError, match="golden example 8"):
         Bundle.load(bundle_folder)
-    assert "this CPU lacks abacus" in caplog.text
+    (record,) = caplog.records
+    assert "model.fp32.onnx: this CPU lacks abacus" in record.getMessage()
+    assert "\n" not in record.getMessage()
+
+
+def test_a_bundle_that_does_not_say_what_it_was_certified_on_gets_the_larger_set(
+    bundle_folder: Path, edit_golden: Edit, edit_manifest: Edit, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In doubt the short set would let a saturating CPU pass."""
+    edit_golden(bundle_folder, artifacts=_shifted(bundle_folder, example=8, by=1.0))
+    artifacts = read_manifest(bundle_folder).artifacts
+    edit_manifest(bundle_folder, artifacts=tuple(msgspec.structs.replace(a, certified=None) for a in artifacts))
+    with pytest.raises(BundleError, match="golden example 8"):
+        Bundle.load(bundle_folder)
+    assert "does not say what it was certified on" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -65,18 +65,30 @@ def make_result(plan: Plan, scores: dict[str, dict[str, Scores]]) -> dict[str, A
                 "method": arm.method,
                 "set": arm.changes,
                 "is_control": arm.is_control,
+                "is_single": arm.is_single,
                 "seeds": list(plan.seeds),
                 "tasks": {task: spread(found[arm.label]) for task, found in scores.items()},
                 "runs": 3.0 if arm.label == "vote" else 1.0,
                 "steps": 1620.0 if arm.label == "vote" else 540.0,
                 "epochs": 15.0 if arm.label == "vote" else 5.0,
                 "seconds": 190.0 if arm.label == "vote" else 61.5,
+                "parameters": 3 * 17_400_000.0 if arm.label == "vote" else 17_400_000.0,
+                "bytes": 3 * 69_600_000.0 if arm.label == "vote" else 69_600_000.0,
             }
             for arm in plan.arms
         ],
         "comparisons": judged(plan, scores),
         "teachers": [
-            {"task": task, "stage": "teacher", "seconds": 151.0, "value": 0.746, "low": 0.715, "high": 0.776}
+            {
+                "task": task,
+                "trained_with": [],
+                "folds": None,
+                "stage": "teacher",
+                "seconds": 151.0,
+                "value": 0.746,
+                "low": 0.715,
+                "high": 0.776,
+            }
             for task in plan.recipe.tasks
         ],
         "protocol": protocol(plan, 2),

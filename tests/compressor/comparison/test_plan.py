@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from compressor.comparison.arms import Arm, arms_from_text
+from compressor.comparison.arms import Arm, arms_from_text, with_controls
 from compressor.comparison.cells import cell_recipe, cells_of
 from compressor.comparison.plan import Comparison, Plan, Threads, extended, main_comparison, read_plan
 from compressor.recipe_file import build_recipe
@@ -101,3 +101,98 @@ def test_cells_go_seed_by_seed_and_an_impossible_arm_names_itself(tmp_path: Path
     arms = (*make().arms, Arm("long", {"none": {}}, {"training.epochs": 0}))
     with pytest.raises(UserError, match=r"arm 'long': training\.epochs"):
         cells_of(make(arms=arms), tmp_path, tmp_path / "stages")
+
+
+def test_the_main_comparison_may_name_students_per_task() -> None:
+    """Prevents '@single' taken for the name of a task."""
+    tasks = ["intent", "single"]
+    arms = with_controls(arms_from_text("bam,kd@single"), tasks)
+    for text, expected in {
+        "bam:none@single": ("bam", "none@single", "intent"),
+        "bam:none@intent": ("bam", "none", "intent"),
+        "none:none@single": ("none", "none@single", "intent"),
+        "kd@single:none@single@single": ("kd@single", "none@single", "single"),
+        "kd@single:none": ("kd@single", "none", "intent"),
+    }.items():
+        assert main_comparison(text, arms, tasks) == Comparison(*expected)
+    for wrong in ("none@single:none", "none:kd", "bam:bam", "bam", "none:none"):
+        with pytest.raises(UserError, match="was not understood"):
+            main_comparison(wrong, arms, tasks)
+    with pytest.raises(UserError, match="no task 'mood'"):
+        main_comparison("bam:none@single@mood", arms, tasks)
+
+
+@pytest.mark.parametrize(
+    ("methods", "expected"),
+    [
+        ("bam,kd@single", ("bam", "none")),
+        ("kd@single", ("kd@single", "none@single")),
+        ("none@single", ("none", "none@single")),
+        ("none@single,kd", ("kd", "none")),
+    ],
+)
+def test_without_main_a_method_is_held_against_the_labels_of_its_own_kind(
+    methods: str, expected: tuple[str, str]
+) -> None:
+    """Prevents a main comparison that mixes what a teacher does with what sharing a student does."""
+    arms = with_controls(arms_from_text(methods), ["intent", "domain"])
+    assert main_comparison(None, arms, ["intent", "domain"]) == Comparison(*expected, "intent")
+
+
+def test_an_arm_with_a_student_per_task_has_a_run_per_task(tmp_path: Path) -> None:
+    """Prevents single students on other splits, orders or labels than the shared one; a plan that forgets them."""
+    plan = make("none,none@single,kd@single", train_rows=30)
+    cells = {cell.arm: cell for cell in cells_of(plan, tmp_path, tmp_path / "stages") if cell.seed == 1}
+    (shared,) = cells["none"].runs
+    assert shared.folder == cells["none"].folder
+    runs = cells["kd@single"].runs
+    assert [run.folder.relative_to(tmp_path / "cells") for run in runs] == [
+        Path("kd@single-1/intent"),
+        Path("kd@single-1/domain"),
+    ]
+    assert [run.recipe.student_tasks for run in runs] == [("intent",), ("domain",)]
+    for run in runs:
+        assert run.recipe.tasks == shared.recipe.tasks
+        assert (run.recipe.order_seed, run.recipe.training) == (1, shared.recipe.training)
+        assert run.recipe.method == {"kd": {}}
+    plan.write(tmp_path)
+    assert read_plan(tmp_path) == plan
+
+
+def test_a_task_without_teacher_has_a_single_student_of_labels(tmp_path: Path) -> None:
+    """Prevents kd@single from failing on the one task that has no teacher, and a gate from stopping it."""
+    recipe = build_recipe(
+        {
+            "name": "desk",
+            "tasks": {"intent": TASK, "domain": {**TASK, "label": "domain", "teacher": "none"}},
+            "gates": {"teacher_metric_drop": 0.1},
+        }
+    )
+    plan = make("none,none@single,kd@single,kd+swa@single", recipe=recipe)
+    cells = {cell.arm: cell for cell in cells_of(plan, tmp_path, tmp_path / "stages") if cell.seed == 0}
+    assert [list(run.recipe.method) for run in cells["kd@single"].runs] == [["kd"], ["none"]]
+    assert [list(run.recipe.method) for run in cells["kd+swa@single"].runs] == [["kd", "swa"], ["swa"]]
+
+
+def test_threads_are_set_for_a_tasks_own_teacher_and_no_other(tmp_path: Path) -> None:
+    """Prevents 'teacher: none' from becoming a teacher that has threads."""
+    own = {**TASK, "label": "domain", "teacher": {"model": "m"}}
+    none = {**TASK, "label": "mood", "teacher": "none"}
+    recipe = build_recipe({"name": "desk", "tasks": {"intent": TASK, "domain": own, "mood": none}})
+    found = cell_recipe(make("none,kd", recipe=recipe, threads=Threads(3, 4)), arms_from_text("kd")[0], 0)
+    assert found.tasks["intent"].teacher is None
+    assert found.own_teacher("domain").threads == 4  # type: ignore[union-attr]
+    assert found.tasks["mood"].teacher == "none"
+
+
+def test_comparisons_are_made_on_the_tasks_that_the_student_answers() -> None:
+    """Prevents a family that grows by comparisons that nobody can make."""
+    recipe = build_recipe(
+        {
+            "name": "desk",
+            "tasks": {"intent": TASK, "domain": {**TASK, "label": "domain"}},
+            "student": {"tasks": ["domain"]},
+        }
+    )
+    found = make("none,kd", recipe=recipe, main=Comparison("kd", "none", "domain")).comparisons
+    assert {comparison.task for comparison in found} == {"domain"}

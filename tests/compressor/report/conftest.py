@@ -69,6 +69,12 @@ def report() -> dict[str, Any]:
             measured("bundle", "onnxruntime", "int8", 14.8, batch_size=8) | {"p99_ms": None, "samples": 40},
             measured("bundle", "onnxruntime", "int8", 1.2, threads=2),
         ],
+        "ladder": [
+            rung("tokens", "torch"),
+            rung("plain", "torch", 2.1e-6),
+            rung("fp32", "plain", 9.5e-7, to_torch=2.38e-6),
+            rung("int8", "plain", 0.41, to_torch=0.41, changed=2),
+        ],
         "gates": [
             gate("export_logit_difference", "fp32", limit=1e-4, measured=2.38e-6),
             gate("quantisation_metric_drop", "int8", limit=0.01, measured=-0.0026, low=-0.013, high=0.0078),
@@ -240,10 +246,48 @@ def artifact(precision: str, size: int, value: float, low: float, high: float) -
             }
         },
         "quantised_nodes": 21 if is_int8 else 0,
+        "invariance": {"intent": company(0.11, 2) if is_int8 else company(1.4e-6)},
         "batch_difference": 0.11 if is_int8 else 1.4e-6,
         "batch_invariant": not is_int8,
         "passed": True,
         "is_default": is_int8,
+    }
+
+
+def company(difference: float, changed: int = 0) -> dict[str, Any]:
+    """What company changes in the answers to two dozen texts."""
+    return {"max_difference": difference, "answers_changed": changed, "texts": 24, "placements": 160}
+
+
+def rung(
+    name: str,
+    made_from: str,
+    difference: float | None = None,
+    *,
+    to_torch: float | None = None,
+    changed: int = 0,
+) -> dict[str, Any]:
+    """One rung of the parity ladder, passed; the tokens are compared with nothing."""
+    found = {made_from: difference, "torch": to_torch or difference}
+    drop = {"metric": "accuracy", "value": 0.002 * changed, "low": -0.003 * changed, "high": 0.007 * changed}
+    return {
+        "rung": name,
+        "made_from": made_from,
+        "problem": None,
+        "passed": True,
+        "comparisons": {
+            other: {
+                "intent": {
+                    "max_difference": value,
+                    "mean_difference": value / 8,
+                    "agreement": 1.0 if value < 0.1 else 0.974,
+                    "texts": 384,
+                    "metric_drop": drop,
+                }
+            }
+            for other, value in found.items()
+            if value is not None
+        },
     }
 
 

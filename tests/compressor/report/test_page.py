@@ -117,7 +117,8 @@ NULLABLE = {
     "curve", "quantised_nodes", "batch_difference", "p50_ms", "p95_ms", "p99_ms", "samples", "limit",
     "texts_per_second", "measured", "low", "high", "value", "seconds", "steps", "planned_steps", "kept",
     "dtype", "notices", "dropped", "rows", "labels", "text_columns", "versions", "max_difference",
-    "mean_difference", "agreement", "texts", "load_average", "cpu_quota",
+    "mean_difference", "agreement", "texts", "load_average", "cpu_quota", "ladder", "problem", "comparisons",
+    "invariance", "metric_drop", "answers_changed",
 }  # fmt: skip
 WHOLE = {"curve", "per_class", "confusion", "recipe", "answers"}
 

@@ -1,0 +1,77 @@
+"""What the sections of a recipe say together and cannot mean: found when the recipe is read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compressor.distillation.presets import check_early_stopping, label_of, needs_teacher
+
+if TYPE_CHECKING:
+    from compressor.recipe import Recipe
+
+
+def check_sections(recipe: Recipe) -> None:
+    """ValueError when sections of a recipe contradict one another."""
+    _check_student_tasks(recipe)
+    for task in recipe.tasks:
+        _check_teacher_of(recipe, task)
+    if not recipe.taught_tasks:
+        _check_without_teachers(recipe)
+    if recipe.student.model is None and not isinstance(recipe.teacher.model, str):
+        raise ValueError("student.model is missing: the teacher has no single checkpoint to take layers from; set it")
+    if recipe.student.init == "teacher" and not _has_one_teacher_to_copy(recipe):
+        raise ValueError(
+            "student.init 'teacher' copies one teacher's layers: it needs one teacher model for all of its tasks "
+            "(one task, or teacher.multitask) and no student.model; use init: pretrained"
+        )
+    check_early_stopping(recipe.method, recipe.training.early_stopping)
+
+
+def _check_student_tasks(recipe: Recipe) -> None:
+    named = recipe.student.tasks or []
+    unknown = [task for task in named if task not in recipe.tasks]
+    if unknown:
+        raise ValueError(f"student.tasks names '{unknown[0]}'. Choose from: {', '.join(recipe.tasks)}")
+    if len(set(named)) < len(named):
+        raise ValueError(f"student.tasks names a task twice: {', '.join(named)}. Name each once")
+
+
+def _check_teacher_of(recipe: Recipe, task: str) -> None:
+    own = recipe.own_teacher(task)
+    if own is not None and own.multitask:
+        raise ValueError(
+            f"tasks.{task}.teacher has multitask, but is the teacher of one task. Set teacher.multitask for the tasks "
+            "that have no teacher of their own"
+        )
+    if not recipe.has_teacher(task):
+        if recipe.tasks[task].unlabelled is not None:
+            raise ValueError(
+                f"task '{task}' has unlabelled texts and teacher: none, but only a teacher can answer them. Leave "
+                "unlabelled out, or give the task a teacher"
+            )
+        return
+    teacher = recipe.teacher_of(task)
+    if teacher.model is None and teacher.predictions is None:
+        raise ValueError(f"the teacher of task '{task}' has neither 'model' nor 'predictions'; give one")
+
+
+def _check_without_teachers(recipe: Recipe) -> None:
+    """What a student none of whose tasks has a teacher cannot have."""
+    if needs_teacher(recipe.method):
+        raise ValueError(
+            f"method '{label_of(recipe.method)}' learns from a teacher, but no task of the student has one (teacher: "
+            "none). Give one task a teacher, or train by method: none"
+        )
+    if recipe.gates.teacher_metric_drop is not None:
+        raise ValueError(
+            f"gates.teacher_metric_drop is {recipe.gates.teacher_metric_drop}, but no task has a teacher to compare. "
+            "Leave it out"
+        )
+
+
+def _has_one_teacher_to_copy(recipe: Recipe) -> bool:
+    tasks = recipe.student_tasks
+    if recipe.student.model or recipe.taught_tasks != tasks or recipe.teacher_group(tasks[0]) != tasks:
+        return False
+    teacher = recipe.teacher_of(tasks[0])
+    return teacher.predictions is None and teacher.num_members == 1
