@@ -84,7 +84,7 @@ def _heads(
 ) -> list[dict[str, Any]]:
     """One task asked of graphs with more and more heads: their time over the graph that has this head alone."""
     loaded = {size: Bundle.load(of.bundle, precision, check=False).model for size, of in made.items()}
-    found = []
+    found: list[dict[str, Any]] = []
     for batch_size in BATCH_SIZES:
         batches = _batches(loaded[1].encoder.encode(texts), batch_size)
         arms = {str(size): _asking_first(graph, batches) for size, graph in loaded.items()}

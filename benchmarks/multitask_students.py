@@ -22,7 +22,7 @@ from export.measure import measure
 from export.runners import run_texts, torch_runner
 from export.sample import Sample
 from serving.answers import decide
-from serving.manifest import TaskSpec
+from serving.manifest import TaskSpec, TaskType
 from serving.tokenise import TOKENIZER_FILE, TextEncoder
 
 SIZES = (1, 3, 8)
@@ -106,7 +106,7 @@ def _task(place: int) -> TaskSpec:
     """The tasks of supportdesk, again and again."""
     name, num_labels = list(LABELS.items())[place % len(LABELS)]
     labels = tuple(f"label{index}" for index in range(num_labels))
-    kind = "classification" if labels else "regression"
+    kind: TaskType = "classification" if labels else "regression"
     return TaskSpec(name=f"{name}{place}", type=kind, labels=labels, metric="accuracy" if labels else "pearson")
 
 

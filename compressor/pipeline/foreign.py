@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from compressor.data.loading import load_task
@@ -53,7 +53,7 @@ class ForeignModel:
     max_length: int
     labels: list[str] | None = None
     precisions: tuple[str, ...] = ("fp32", "int8")
-    target: Target = Target()
+    target: Target = field(default_factory=Target)
 
 
 def export_model(

@@ -47,7 +47,7 @@ ROUNDS = 6
 
 FEWEST_TEXTS, MOST_TEXTS = 16, 128
 _PASSES = 40
-"""What all trials and rounds cost together, in passes of the unpadded teacher; found by trying."""
+"""What all trials and rounds cost together, in passes of the unpadded teacher; reckoned, not measured."""
 
 _LANES = "lanes"
 Text = tuple[str, ...]

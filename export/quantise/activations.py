@@ -54,9 +54,9 @@ def largest_magnitudes(plain: onnx.ModelProto, encoder: TextEncoder, encodings: 
 
 
 def source_names(plain: onnx.ModelProto, layers: Sequence[Layer]) -> dict[str, str]:
-    """From the name of a product's layer to the tensor that it is given."""
-    nodes = {node_name(node): node for node in plain.graph.node}
-    return {layer.name: str(nodes[layer.nodes[0]].input[0]) for layer in layers if layer.is_product}
+    """From the name of a product's node to the tensor that it is given."""
+    nodes = {name for layer in layers if layer.is_product for name in layer.nodes}
+    return {node_name(node): str(node.input[0]) for node in plain.graph.node if node_name(node) in nodes}
 
 
 def _float_names(plain: onnx.ModelProto) -> dict[str, str]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import fnmatch
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx
 
@@ -33,6 +34,9 @@ _ROLES = (
 )
 """The first pattern that is found in a layer's path names its role; encoders call the same parts differently."""
 
+_WEIGHT_AT = {"MatMul": 1, "Gemm": 1, "Gather": 0}
+"""Operators with weights, and which operand these are."""
+
 _BLOCK = re.compile(r"layer\.(\d+)")
 FLOAT_BYTES = 4
 
@@ -46,7 +50,7 @@ class Layer:
         role: attention query, key, value or output, feed-forward in or out, an embedding, pooler, head or other.
         block: number of the encoder layer; None outside of them.
         kind: MatMul, Gemm or Gather.
-        nodes: names of its nodes; several where a table is read in several places.
+        nodes: names of its nodes; several where its weights are read in several places.
         weight: name of its weights.
         shape: of the weights, (inputs, outputs) of a product, (rows, width) of a table.
         is_turned: whether the graph holds the weights as [outputs, inputs].
@@ -74,18 +78,41 @@ class Layer:
         return self.kind != "Gather"
 
 
+def load_plain(path: Path) -> onnx.ModelProto:
+    """Read a graph whose nodes read their weights themselves: torch hands weights of two uses on by an Identity."""
+    model = onnx.load(path)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    copies = {
+        node.output[0]: node.input[0]
+        for node in model.graph.node
+        if node.op_type == "Identity" and node.input[0] in weights
+    }
+    kept = [node for node in model.graph.node if node.output[0] not in copies]
+    for node in kept:
+        for place, name in enumerate(node.input):
+            node.input[place] = copies.get(name, name)
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    return model
+
+
 def find_layers(model: onnx.ModelProto) -> list[Layer]:
-    """Every layer of a plain graph, in the order of its nodes."""
-    tables = {
+    """Every layer of a plain graph, in the order of its nodes; what reads the same weights is one layer."""
+    weights = {
         tensor.name: tensor
         for tensor in model.graph.initializer
         if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 2
     }
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
-        for name in {*node.input} & tables.keys():
-            readers.setdefault(name, []).append(node)
-    return list(_layers(model, tables, readers))
+        for name in dict.fromkeys(node.input):
+            if name in weights:
+                readers.setdefault(name, []).append(node)
+    return [
+        _layer(nodes, weights[name], _obstacle(name, found))
+        for name, found in readers.items()
+        if (nodes := [node for node in found if node.op_type in _WEIGHT_AT and weight_of(node) == name])
+    ]
 
 
 def choose_layers(layers: Sequence[Layer], patterns: Sequence[str]) -> list[Layer]:
@@ -108,21 +135,14 @@ def node_name(node: onnx.NodeProto) -> str:
     return str(node.name or node.output[0])
 
 
+def weight_of(node: onnx.NodeProto) -> str | None:
+    """The operand where a node's operator has its weights; None for other operators."""
+    place = _WEIGHT_AT.get(node.op_type)
+    return None if place is None else str(node.input[place])
+
+
 def _fits(layer: Layer, pattern: str) -> bool:
     return fnmatch.fnmatchcase(layer.name, pattern) or fnmatch.fnmatchcase(layer.role, pattern)
-
-
-def _layers(
-    model: onnx.ModelProto, tables: dict[str, onnx.TensorProto], readers: dict[str, list[onnx.NodeProto]]
-) -> Iterator[Layer]:
-    seen: set[str] = set()
-    for node in model.graph.node:
-        if node.op_type in ("MatMul", "Gemm") and node.input[1] in tables:
-            yield _layer([node], tables[node.input[1]], _product_obstacle(node))
-        elif node.op_type == "Gather" and node.input[0] in tables.keys() - seen:
-            seen.add(node.input[0])
-            lookups = [reader for reader in readers[node.input[0]] if reader.op_type == "Gather"]
-            yield _layer(lookups, tables[node.input[0]], _table_obstacle(node.input[0], readers[node.input[0]]))
 
 
 def _layer(nodes: list[onnx.NodeProto], weight: onnx.TensorProto, obstacle: str | None) -> Layer:
@@ -151,20 +171,23 @@ def _path(name: str) -> str:
     return path.removeprefix("model/").removeprefix("encoder/")
 
 
-def _product_obstacle(node: onnx.NodeProto) -> str | None:
-    if node.op_type == "Gemm" and (_attribute(node, "transA", 0), *_factors(node)) != (0, 1.0, 1.0):
+def _obstacle(weight: str, readers: Sequence[onnx.NodeProto]) -> str | None:
+    """Why a layer cannot be quantised; None where it can."""
+    if len({node.op_type for node in readers}) > 1 or any(weight_of(node) != weight for node in readers):
+        return "its weights are read in different ways"
+    if any(node.op_type == "Gather" and _attribute(node, "axis", 0) for node in readers):
+        return "its table is not read by row"
+    if any(node.op_type == "Gemm" and not _is_plain(node) for node in readers):
         return "its operator scales or turns its inputs"
     return None
 
 
+def _is_plain(node: onnx.NodeProto) -> bool:
+    return (_attribute(node, "transA", 0), *_factors(node)) == (0, 1.0, 1.0)
+
+
 def _factors(node: onnx.NodeProto) -> tuple[float, float]:
     return float(_attribute(node, "alpha", 1.0)), float(_attribute(node, "beta", 1.0))
-
-
-def _table_obstacle(table: str, readers: Sequence[onnx.NodeProto]) -> str | None:
-    if all(node.op_type == "Gather" and node.input[0] == table and not _attribute(node, "axis", 0) for node in readers):
-        return None
-    return "its table is read in other ways than by row"
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: float) -> float:

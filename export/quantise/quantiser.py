@@ -15,7 +15,7 @@ from export.quantise.clipping import METHODS
 from export.quantise.exclusion import search
 from export.quantise.forms import HALF, INTEGER_PRECISIONS, form_of, product_of
 from export.quantise.half import find_fallbacks, to_half
-from export.quantise.layers import choose_layers, find_layers
+from export.quantise.layers import choose_layers, find_layers, load_plain
 from export.quantise.material import Quantising
 from export.quantise.price import price_of
 from export.quantise.probe import Probe
@@ -58,7 +58,7 @@ class Quantiser:
         self.tasks = tuple(tasks)
         found = quantising or Quantising()
         self.settings, self.material = found.settings, found.material
-        self.plain = onnx.load(path)
+        self.plain = load_plain(path)
         self.layers = find_layers(self.plain)
         self.usable = [layer for layer in self.layers if layer.obstacle is None]
 

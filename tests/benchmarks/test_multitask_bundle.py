@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def test_arms_take_turns_and_the_first_round_is_not_counted(monkeypatch: pytest.
     ticks = itertools.count()
     order: list[str] = []
     monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
-    seconds = time_in_turns({name: lambda name=name: order.append(name) for name in ("a", "b", "c")}, 2)
+    seconds = time_in_turns({name: partial(order.append, name) for name in ("a", "b", "c")}, 2)
     assert seconds == {"a": [1.0, 1.0], "b": [1.0, 1.0], "c": [1.0, 1.0]}
     assert "".join(order) == "abcbcacab"
 

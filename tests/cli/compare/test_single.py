@@ -156,6 +156,7 @@ def test_multi_to_multi_and_sampling_ablations_are_arms_of_a_file(
     assert "one training with urgency" in (several.folder / "comparison.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_failed_student_of_one_task_takes_its_cell_and_is_tried_again(
     several: Several, tmp_path: Path, compressor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

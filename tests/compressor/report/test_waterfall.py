@@ -49,7 +49,7 @@ def timed(report: dict[str, Any]) -> dict[str, Any]:
             step("torch", "teacher", 100.0, ratio(5.0), ratio(5.0), None, hours=5.56),
             step("student", "student", 190.0, ratio(1.9), ratio(9.5), ratio(1.9), hours=2.9),
             step("fp32", "fp32", 400.0, ratio(2.1), ratio(20.0), ratio(4.0), hours=1.4),
-            step("int8", "int8", 380.0, ratio(0.95), ratio(19.0), ratio(3.8), hours=1.4),
+            step("int8", "int8", 380.0, ratio(0.97), ratio(19.0), ratio(3.8), hours=1.4),
             step("lanes", "int8", 1000.0, ratio(2.63), ratio(50.0), ratio(10.0), hours=0.56),
         ],
         "peaks": [

@@ -120,3 +120,26 @@ def test_a_file_changed_before_it_is_measured_is_refused(mutate: Mutate, measuri
 
     with pytest.raises(UserError, match=r"plain\.onnx' is not the file that was exported"):
         measuring(folder)
+
+
+def test_a_default_artifact_that_did_not_pass_is_refused(bundle_folder: Path) -> None:
+    """A manifest that serves without being asked what its own gates refuse."""
+    path = bundle_folder / "manifest.json"
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    for artifact in facts["artifacts"]:
+        artifact["passed"] = False
+    path.write_text(json.dumps(facts), encoding="utf-8")
+
+    with pytest.raises(BundleError, match=r"the default artifact '.*' did not pass its gates"):
+        read_manifest(bundle_folder)
+
+
+def test_an_artifact_that_does_not_say_so_has_not_passed(bundle_folder: Path) -> None:
+    """A manifest of an earlier program, or one whose line was lost."""
+    path = bundle_folder / "manifest.json"
+    facts = json.loads(path.read_text(encoding="utf-8")) | {"default_artifact": None}
+    for artifact in facts["artifacts"]:
+        del artifact["passed"]
+    path.write_text(json.dumps(facts), encoding="utf-8")
+
+    assert not any(artifact.passed for artifact in read_manifest(bundle_folder).artifacts)

@@ -24,7 +24,7 @@ def test_histograms_are_those_of_the_tensors_themselves(
     found = input_histograms(quantiser.plain, quantiser.usable, encoder, encodings)
     sources = source_names(quantiser.plain, quantiser.usable)
     assert found.keys() == set(sources.values())
-    first = sources[next(layer.name for layer in quantiser.usable if layer.role == "attention query")]
+    first = sources[next(layer.nodes[0] for layer in quantiser.usable if layer.role == "attention query")]
     tokens = sum(len(encoding.input_ids) for encoding in encodings)
     assert found[first].total == tokens * 32
     backwards = input_histograms(quantiser.plain, quantiser.usable, encoder, encodings[::-1])
@@ -39,7 +39,7 @@ def test_query_key_and_value_share_their_input(quantiser_of: Callable[..., Quant
     by_block: dict[int | None, set[str]] = {}
     for layer in quantiser.usable:
         if layer.role in ("attention query", "attention key", "attention value"):
-            by_block.setdefault(layer.block, set()).add(sources[layer.name])
+            by_block.setdefault(layer.block, set()).add(sources[layer.nodes[0]])
     assert [len(found) for found in by_block.values()] == [1, 1]
     quantised = [node for node in quantiser.graph("int8_static").graph.node if node.op_type == "QuantizeLinear"]
     assert len(quantised) == len(set(sources.values()))
