@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel, RobertaConfig
@@ -16,13 +17,15 @@ from compressor.models.resolve import resolve_model
 from compressor.models.task_model import TaskModel, new_head
 from compressor.tasks.registry import TASKS
 from export.bundle import assemble_bundle
-from export.candidate import Student, export_candidate
+from export.candidate import Student, export_candidate, read_candidate
 from export.gates import Limits
 from export.measure import measure
 from export.runners import run_texts, torch_runner
 from export.sample import Sample
 from serving.answers import decide
 from serving.manifest import TaskSpec, TaskType
+from serving.model import OnnxModel
+from serving.session import create_session
 from serving.tokenise import TOKENIZER_FILE, TextEncoder
 
 SIZES = (1, 3, 8)
@@ -32,12 +35,23 @@ Texts = Sequence[tuple[str, ...]]
 
 
 @dataclass(frozen=True)
-class Made:
-    """A student and its bundle."""
+class Exported:
+    """A student with its graphs.
+
+    Attributes:
+        model: the torch student.
+        folder: holds `checkpoint`, `candidate` and, once `bundle_of` was called, `bundle`.
+    """
 
     model: TaskModel
-    checkpoint: Path
-    bundle: Path
+    folder: Path
+
+    def graph(self, precision: str) -> OnnxModel:
+        """One of its graphs, on one thread."""
+        candidate = read_candidate(self.folder / "candidate")
+        encoder = TextEncoder.load(self.folder / "candidate" / TOKENIZER_FILE, candidate.inputs)
+        session = create_session(self.folder / "candidate" / f"model.{precision}.onnx")
+        return OnnxModel(session, encoder, candidate.tasks)
 
 
 @dataclass(frozen=True)
@@ -55,51 +69,53 @@ class Shape:
     is_pretrained: bool
 
 
-def make_students(shape: Shape, texts: Texts, folder: Path) -> dict[int, Made]:
+def make_students(shape: Shape, folder: Path) -> dict[int, Exported]:
     """Students with 1, 3 and 8 tasks on the same encoder; the first task of each is the same head."""
     encoder = _encoder(shape)
     tasks = [_task(place) for place in range(max(SIZES))]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         heads = {task.name: new_head(encoder.config, task) for task in tasks}
-    return {
-        size: make_bundle(TaskModel(encoder, heads, tasks[:size]), shape.base, texts, folder / str(size))
-        for size in SIZES
-    }
+    return {size: _export(TaskModel(encoder, heads, tasks[:size]), shape.base, folder / str(size)) for size in SIZES}
 
 
-def split_bundles(made: Made, base: str, texts: Texts, folder: Path) -> list[Path]:
-    """A bundle of its own for every task of a student: the same encoder and the same head."""
+def split_student(made: Exported, base: str, folder: Path) -> list[Exported]:
+    """A student of its own for every task: the same encoder and the same head."""
     model = made.model
     return [
-        make_bundle(
-            TaskModel(model.encoder, {task.name: model.heads[f"{task.name}_head"]}, [task]),
+        _export(
+            TaskModel(model.encoder, {task.name: cast(PreTrainedModel, model.head(task.name))}, [task]),
             base,
-            texts,
             folder / task.name,
-        ).bundle
+        )
         for task in model.tasks
     ]
 
 
-def make_bundle(model: TaskModel, base: str, texts: Texts, folder: Path) -> Made:
-    """Export a student; its own answers stand for labels, since only its speed is asked for."""
-    checkpoint, candidate, bundle = (folder / name for name in ("checkpoint", "candidate", "bundle"))
-    tokenizer = load_tokenizer(base)
-    save_checkpoint(checkpoint, model.eval(), tokenizer)
-    inputs = describe_inputs(model, tokenizer, max_length=MAX_LENGTH, text_columns=("text",))
-    exported = export_candidate(Student(model, model.config, checkpoint, model.tasks, inputs), candidate)
-    encoder = TextEncoder.load(checkpoint / TOKENIZER_FILE, inputs)
-    logits = run_texts(torch_runner(model), encoder, encoder.encode(texts))
+def bundle_of(made: Exported, texts: Texts) -> Path:
+    """A student's bundle; its own answers stand for labels, since only its speed is asked for."""
+    graph = made.graph("fp32")
+    logits = run_texts(torch_runner(made.model), graph.encoder, graph.encoder.encode(texts))
     samples = {
         task.name: Sample(
             texts, decide(logits[task.name], task), TASKS[task.type].metrics[task.metric], label_names=task.labels
         )
-        for task in exported.tasks
+        for task in graph.tasks
     }
     limits = Limits(quantisation_metric_drop=2.0, allow_inconclusive=True)
-    assemble_bundle(candidate, measure(candidate, model, samples, limits=limits), bundle, name="toy", version="1")
-    return Made(model, checkpoint, bundle)
+    candidate, bundle = made.folder / "candidate", made.folder / "bundle"
+    measured = measure(candidate, made.model, samples, limits=limits)
+    assemble_bundle(candidate, measured, bundle, name="toy", version="1")
+    return bundle
+
+
+def _export(model: TaskModel, base: str, folder: Path) -> Exported:
+    tokenizer = load_tokenizer(base)
+    save_checkpoint(folder / "checkpoint", model.eval(), tokenizer)
+    inputs = describe_inputs(model, tokenizer, max_length=MAX_LENGTH, text_columns=("text",))
+    student = Student(model, model.config, folder / "checkpoint", model.tasks, inputs)
+    export_candidate(student, folder / "candidate")
+    return Exported(model, folder)
 
 
 def _task(place: int) -> TaskSpec:

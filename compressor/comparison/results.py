@@ -146,7 +146,9 @@ def _trainings(run: CellRun) -> list[dict[str, Any]]:
 
 def _epochs(run: CellRun, histories: Sequence[Mapping[str, Any]]) -> float:
     """Epochs behind one student, fewer than the recipe says where a training stopped early."""
-    return run.recipe.training.epochs * sum(float(own["steps"]) / own["planned_steps"] for own in histories)
+    return run.recipe.training.epochs * sum(
+        (float(own["steps"] / own["planned_steps"]) for own in histories), start=0.0
+    )
 
 
 def judged(plan: Plan, scores: Mapping[str, Mapping[str, Scores]]) -> list[dict[str, Any]]:

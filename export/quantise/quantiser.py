@@ -22,7 +22,7 @@ from export.quantise.probe import Probe
 from export.quantise.ranges import Histogram
 from export.quantise.replacement import Product
 from export.quantise.rewrite import rewrite
-from export.quantise.sensitivity import Switchboard, rank_by_gain
+from export.quantise.sensitivity import Switchboard, rank_by_error
 from export.quantise.summary import QuantisationSummary, summarise
 from export.runners import Runner, session_runner
 from serving.errors import UserError
@@ -162,4 +162,4 @@ class Quantiser:
 
     def _ranking(self, precision: str) -> list[str]:
         probe = self.ranking_probe if self.material.calibration else self.validation_probe
-        return rank_by_gain(self.switchboard(precision), probe)
+        return rank_by_error(self.switchboard(precision), probe)

@@ -12,10 +12,8 @@ import pytest
 
 from benchmarks import multitask_bundle
 from benchmarks.multitask_bundle import GOAL, main, markdown, time_in_turns
-from benchmarks.multitask_students import SIZES, Shape, make_students, split_bundles
+from benchmarks.multitask_students import SIZES, Shape, bundle_of, make_students, split_student
 from benchmarks.serving_memory import serving_bytes
-from serving.bundle import Bundle
-from serving.manifest import read_manifest
 
 TEXTS = [(f"money {'late ' * number}card",) for number in range(8)]
 
@@ -25,8 +23,8 @@ def made(toy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Students of one, three and eight tasks on a tiny BERT, and bundles of their own for the three."""
     folder = tmp_path_factory.mktemp("students")
     shape = Shape(str(toy_checkpoint), 2, is_pretrained=True)
-    students = make_students(shape, TEXTS, folder)
-    return students, split_bundles(students[3], shape.base, TEXTS, folder / "singles")
+    students = make_students(shape, folder)
+    return students, split_student(students[3], shape.base, folder / "singles")
 
 
 def test_arms_take_turns_and_the_first_round_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,10 +40,9 @@ def test_arms_take_turns_and_the_first_round_is_not_counted(monkeypatch: pytest.
 def test_all_arms_ask_the_same_first_head_of_the_same_encoder(made: Any) -> None:
     """Catches graphs that differ in more than the number of heads: the ratio would be no cost of heads."""
     students, _ = made
-    rows = {
-        size: Bundle.load(of.bundle, "fp32", check=False).logits(TEXTS, ["intent0"]) for size, of in students.items()
-    }
-    assert {size: len(read_manifest(of.bundle).tasks) for size, of in students.items()} == {n: n for n in SIZES}
+    graphs = {size: student.graph("fp32") for size, student in students.items()}
+    rows = {size: graph.run(graph.encoder.encode(TEXTS), ["intent0"]) for size, graph in graphs.items()}
+    assert {size: len(graph.tasks) for size, graph in graphs.items()} == {size: size for size in SIZES}
     for logits in rows.values():
         assert logits["intent0"] == pytest.approx(rows[1]["intent0"], abs=1e-5)
 
@@ -53,8 +50,8 @@ def test_all_arms_ask_the_same_first_head_of_the_same_encoder(made: Any) -> None
 def test_single_bundles_answer_what_the_one_answers(made: Any) -> None:
     """Catches a comparison of bundles that do not do the same work."""
     students, singles = made
-    together = Bundle.load(students[3].bundle, "fp32", check=False).logits(TEXTS)
-    apart = [Bundle.load(bundle, "fp32", check=False).logits(TEXTS) for bundle in singles]
+    graphs = [student.graph("fp32") for student in (students[3], *singles)]
+    together, *apart = [graph.run(graph.encoder.encode(TEXTS)) for graph in graphs]
     assert [list(found) for found in apart] == [[task] for task in together]
     for found in apart:
         for task, logits in found.items():
@@ -64,7 +61,7 @@ def test_single_bundles_answer_what_the_one_answers(made: Any) -> None:
 def test_the_memory_of_a_server_is_read_after_it_answered(made: Any) -> None:
     """Catches a server that never started, whose memory would be nothing."""
     students, _ = made
-    assert serving_bytes([students[3].bundle], "int8", TEXTS, 3) > 20e6
+    assert serving_bytes([bundle_of(students[3], TEXTS)], "int8", TEXTS, 3) > 20e6
 
 
 def test_a_quick_run_leaves_figures_and_a_page(

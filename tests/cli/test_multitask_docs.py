@@ -78,6 +78,7 @@ def serve(script: Path) -> Iterator[Callable[[list[str]], str]]:
         process.communicate(timeout=30)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the documented requests are made with curl")
 def test_every_command_of_the_page_works_in_its_order(
     desk: Path, compressor: Callable[..., Any], serve: Callable[[list[str]], str]

@@ -12,7 +12,7 @@ from export.quantise.clipping import METHODS
 from export.quantise.doctor import Explanation, explain
 from export.quantise.forms import INTEGER_PRECISIONS
 from export.quantise.quantiser import Quantiser
-from export.quantise.sensitivity import rank_by_gain
+from export.quantise.sensitivity import rank_by_error
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_the_hostile_layer_stands_out(hostile: Path, quantiser_of: Callable[...,
     best = min(found, key=lambda item: item.without.squared_error)
     assert worst.layer == best.layer
     assert worst.layer.endswith("layer.0/attention/output/dense")
-    ranking = rank_by_gain(quantiser.switchboard("int8"), quantiser.ranking_probe)
+    ranking = rank_by_error(quantiser.switchboard("int8"), quantiser.ranking_probe)
     assert ranking[0] == worst.layer
     assert sorted(ranking) == sorted(item.layer for item in found)
 
