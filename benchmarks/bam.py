@@ -1,10 +1,10 @@
 """BAM in the small: one student of several tasks against single ones, by `compressor compare`.
 
 Two families of tasks: (a) supportdesk, intent, sentiment and urgency of the same texts; (b) pairs, SICK, RTE, MRPC and
-SNLI, two of them with few labels. Arms: Single, Multi, Single->Single, Multi->Multi, Single->Multi, and the ablations
-of annealing, sampling exponent and layer-wise learning rate (`benchmarks/recipes/bam_arms.yaml`). The labelled rows are
-drawn once, so the teachers are trained once; seeds draw data order and dropout. What is done is kept: the same command
-continues.
+SNLI, two of them with few labels. Arms of both: Single, Multi, Single->Single, Multi->Multi, Single->Multi
+(`benchmarks/recipes/bam_students.yaml`); of (a) the ablations of annealing, sampling exponent and layer-wise learning
+rate too (`bam_ablations.yaml`), which `--arms` gives to (b) as well. The labelled rows are drawn once, so the teachers
+are trained once; seeds draw data order and dropout. What is done is kept: the same command continues.
 
     python -m benchmarks.bam --data DATA --work runs/bam
 """
@@ -22,11 +22,11 @@ from compressor.data.builtin import CORPORA
 from compressor.progress import announce
 from compressor.recipe_file import load_recipe
 
-ARMS = HERE / "recipes" / "bam_arms.yaml"
+ARMS = {"supportdesk": HERE / "recipes" / "bam_ablations.yaml", "pairs": HERE / "recipes" / "bam_students.yaml"}
 MAIN = {"supportdesk": "Single->Multi:none@intent", "pairs": "Single->Multi:none@rte"}
 TRAIN_ROWS: dict[str, Mapping[str, int]] = {
     "supportdesk": {"intent": 240, "sentiment": 240, "urgency": 240},
-    "pairs": {"sick": 400, "rte": 200, "mrpc": 200, "snli": 800},
+    "pairs": {"sick": 300, "rte": 200, "mrpc": 200, "snli": 500},
 }
 QUICK_ROWS = 24
 QUICK_OVERRIDES = ("training.epochs=1", "teacher.epochs=1", "student.layers=1")
@@ -41,7 +41,7 @@ def main(given: Sequence[str] | None = None) -> None:
 
 
 def _compared(arguments: argparse.Namespace, name: str) -> bool:
-    announce(f"{name}: comparing the arms of {arguments.arms}")
+    announce(f"{name}: comparing the arms of {_arms(arguments, name)}")
     recipe = f"bam_{name}"
     kept = Kept(arguments.results, arguments.docs)
     return compare_and_keep(recipe, _options(arguments, name), arguments.work / recipe, kept)
@@ -58,9 +58,14 @@ def _options(arguments: argparse.Namespace, name: str) -> list[str]:
         called = "-".join(map(str, (Path(data).name, *sizes.values())))
         rows = draw_rows(source, arguments.work / called, sizes)
         overrides.append(f"tasks.{task}.data={rows.resolve()}")
-    options = ["--arms", str(arguments.arms), "--seeds", str(arguments.seeds), "--jobs", str(arguments.jobs)]
+    options = ["--arms", str(_arms(arguments, name)), "--seeds", str(arguments.seeds), "--jobs", str(arguments.jobs)]
     settings_given = [part for override in overrides for part in ("--set", override)]
     return [*options, "--main", MAIN[name], *settings_given]
+
+
+def _arms(arguments: argparse.Namespace, name: str) -> Path:
+    chosen: Path = arguments.arms or ARMS[name]
+    return chosen
 
 
 def _parse(given: Sequence[str] | None) -> argparse.Namespace:
@@ -70,7 +75,7 @@ def _parse(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--docs", type=Path, default=DOCS)
     parser.add_argument("--only", nargs="+", default=list(MAIN), choices=list(MAIN), metavar="NAME")
-    parser.add_argument("--arms", type=Path, default=ARMS, help="as compare takes them")
+    parser.add_argument("--arms", type=Path, default=None, help="as compare takes them; default: each family's own")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--threads", type=int, default=1, help="of each training")

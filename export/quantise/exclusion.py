@@ -1,9 +1,10 @@
 """Leaving the worst layers in fp32 until the gate on the metric holds.
 
-Greedy: layers are ranked once by the logits' error when that layer alone is quantised; one after the other becomes fp32, at most `MAX_LAYERS`, and the gate is asked after each. The ranking
-reads training texts, the gate reads validation texts. An undecided gate is treated as one that does not hold:
-fewer changed answers narrow its interval, so fp32 layers can decide it. When no step makes the gate hold, nothing is
-excluded: bytes and time would be paid for a proof that still fails.
+Greedy: layers are ranked once by the logits' error when that layer alone is quantised; one after the other becomes
+fp32, at most `MAX_LAYERS`, and the gate is asked after each. The ranking reads training texts, the gate reads
+validation texts. An undecided gate is treated as one that does not hold: fewer changed answers narrow its interval, so
+fp32 layers can decide it. When no step makes the gate hold, nothing is excluded: bytes and time would be paid for a
+proof that still fails.
 """
 
 from __future__ import annotations

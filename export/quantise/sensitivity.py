@@ -75,8 +75,8 @@ def measure_sensitivity(board: Switchboard, probe: Probe) -> list[Sensitivity]:
 def rank_by_error(board: Switchboard, probe: Probe) -> list[str]:
     """Layers, that first whose quantisation alone changes the logits most.
 
-    The error of all layers but one is no measure: upstream rounding decides for a few texts on which side of a step they
-    fall, and a harmless layer that is left out looks as if it had mended that.
+    The error of all layers but one is no measure: upstream rounding decides for a few texts on which side of a step
+    they fall, and a harmless layer that is left out looks as if it had mended that.
     """
     errors = {
         layer.name: probe.effect(probe.logits(board.runner({layer.name}))).squared_error for layer in board.layers

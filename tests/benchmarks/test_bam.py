@@ -41,7 +41,7 @@ def data(tmp_path: Path) -> Path:
 def test_the_papers_students_are_among_the_arms(name: str) -> None:
     """Catches a main comparison that names no arm, and an arms file that lost one of the paper's rows."""
     tasks = list(load_recipe(recipe_path(f"bam_{name}")).tasks)
-    arms = with_controls(arms_from_file(ARMS), tasks)
+    arms = with_controls(arms_from_file(ARMS[name]), tasks)
     labels = {arm.label for arm in arms}
     assert {"none", "none@single", "Single->Single", "Multi->Multi", "Single->Multi"} <= labels
     assert main_comparison(MAIN[name], arms, tasks).method == "Single->Multi"

@@ -165,7 +165,8 @@ def test_blocks_are_as_large_as_fits_without_filling(inputs: int, block: int) ->
     assert fitting_block(inputs) == block
     graph = quantised(np.ones((inputs, 4), dtype=np.float32), weight_product())
     (node,) = graph.graph.node
-    assert {attribute.name: attribute.i for attribute in node.attribute}["block_size"] == block
+    found = {attribute.name: attribute.i for attribute in node.attribute}
+    assert (found["block_size"], found["bits"], found["accuracy_level"]) == (block, 8, 4)
 
 
 def test_weights_that_nothing_reads_any_more_are_left_out() -> None:
