@@ -75,6 +75,17 @@ def test_a_gate_that_all_tasks_passed_is_one_row_with_its_worst(several_tasks: d
     assert table.marks == ("passed", "passed", "failed", "inconclusive")
 
 
+@pytest.mark.parametrize("verdict", ["failed", "inconclusive"])
+def test_a_gate_that_one_task_did_not_pass_has_a_row_per_task(several_tasks: dict[str, Any], verdict: str) -> None:
+    """Catches an undecided task that is counted among those that passed."""
+    gate = several_tasks["gates"][0]
+    several_tasks["gates"] = [gate, gate | {"task": "urgency", "verdict": verdict}]
+    table = gates_table(several_tasks)
+    assert table is not None
+    assert [row[2] for row in table.rows] == ["intent", "urgency"]
+    assert table.marks == ("passed", verdict)
+
+
 def test_the_page_tells_which_heads_were_taken_along(several_tasks: dict[str, Any]) -> None:
     """Catches a warm start that looks like training from scratch."""
     assert warm_start(several_tasks) == []
