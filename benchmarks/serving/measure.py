@@ -158,7 +158,7 @@ def main(given: Sequence[str] | None = None) -> None:
 def _setting(arguments: argparse.Namespace) -> Setting:
     return Setting(
         bundle=arguments.bundle,
-        precision=arguments.precision or read_manifest(arguments.bundle).default_artifact,
+        precision=read_manifest(arguments.bundle).artifact(arguments.precision).precision,
         texts=tuple(_read_texts(arguments.texts)),
         server_cpus=frozenset(arguments.server_cpus),
         client_cpus=frozenset(arguments.client_cpus),

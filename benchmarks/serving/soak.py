@@ -113,12 +113,13 @@ def _lane(
     if variant.get("shrinkage"):
         run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     names = [task.output for task in bundle.model.tasks]
+    session: Any = bundle.model.session
     while not stop.is_set():
         text = " ".join(generator.choices(words, k=generator.randint(1, bundle.manifest.inputs.max_length)))
         columns = len(bundle.manifest.inputs.text_columns)
         start = time.perf_counter()
         inputs = bundle.model.encoder.batch(bundle.encode([(text,) * columns]))
-        bundle.model.session.run(names, inputs, run_options)
+        session.run(names, inputs, run_options)
         latencies.append(time.perf_counter() - start)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from compressor.data.batches import tokenise
 from compressor.data.files import read_table
-from compressor.models.checkpoint import load_with_tokenizer, save_checkpoint, with_tasks
+from compressor.models.checkpoint import TASKS_FILE, load_with_tokenizer, read_tasks, save_checkpoint, with_tasks
 from compressor.models.initialise import finetuned_model, load_tokenizer
 from compressor.models.predict import predict_logits
 from compressor.progress import progress_bar
@@ -40,10 +40,18 @@ def import_teacher(folder: Path, settings: TeacherSettings, task: TaskSpec) -> N
             raise UserError(
                 f"the teacher '{name}' has {width} outputs, but task '{task.name}' is a regression with one."
             )
-        spec = msgspec.structs.replace(task)
+        spec = msgspec.structs.replace(task, range=_trained_range(name, task))
     else:
         spec = msgspec.structs.replace(task, labels=_output_names(name, settings.labels or labels, width, task))
     save_checkpoint(folder, with_tasks(model, [spec]), load_tokenizer(name))
+
+
+def _trained_range(model: str, task: TaskSpec) -> tuple[float, float]:
+    """The range that a checkpoint's values are in units of: its own if this program trained it, else the data's."""
+    if not (Path(model) / TASKS_FILE).is_file():
+        return task.range
+    known = [own.range for own in read_tasks(Path(model)) if own.type == "regression"]
+    return known[0] if len(known) == 1 else task.range
 
 
 def _output_names(model: str, names: Sequence[str] | None, width: int, task: TaskSpec) -> tuple[str, ...]:
@@ -91,8 +99,16 @@ def teacher_logits(
     with progress_bar(label, len(texts)) as bar:
         logits = predict_logits(model, tokens, own.name, pad_id=int(tokenizer.pad_token_id), advance=bar.update)
     if task.type == "regression":
-        return logits
+        return _in_range(logits, own.range, task.range)
     return logits[:, [own.labels.index(name) for name in task.labels]]
+
+
+def _in_range(logits: np.ndarray, own: tuple[float, float], wanted: tuple[float, float]) -> np.ndarray:
+    """Outputs in units of one range of labels as outputs in units of another."""
+    if own == wanted:
+        return logits
+    values = own[0] + logits.astype(np.float64) * (own[1] - own[0])
+    return ((values - wanted[0]) / (wanted[1] - wanted[0])).astype(np.float32)
 
 
 def stored_logits(path: Path, texts: Sequence[tuple[str, ...]], task: TaskSpec, columns: Sequence[str]) -> np.ndarray:

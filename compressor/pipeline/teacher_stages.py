@@ -144,7 +144,7 @@ class TeacherStages:
         number = settings.models.index(model) + 1
         return Stage(
             f"teacher-{task}",
-            1,
+            2,
             {"task": task, "model": checkpoint_fingerprint(model), "labels": settings.labels},
             lambda folder: learning.adopt_teacher(folder, self._task_data(task), one),
             {"data": self.data},
