@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from compressor.data.splits import load_task_data
 
-PROVING = {"measurements", "bundle", "figures-artifacts", "benchmark"}
+PROVING = {"measurements", "bundle", "figures-artifacts", "confidence", "benchmark"}
 EXPORTED = {"candidate", "quantisation", *PROVING}
 BUNDLE_FILES = {
     "README.md", "config.json", "golden.json", "manifest.json", "model.fp32.onnx", "model.int8.onnx",
