@@ -186,6 +186,7 @@ def test_a_shared_store_is_found_again_without_naming_it(toy: Any, compressor: C
     assert "fine-tuning the teacher for topic: done before" in again.err
 
 
+@pytest.mark.slow  # tests/cli/test_multitask.py looks at a run of the same task types
 def test_tasks_of_three_types_share_one_student_through_the_whole_chain(
     toy: Any, compressor: Callable[..., Any]
 ) -> None:
