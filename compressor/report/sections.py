@@ -22,6 +22,7 @@ from compressor.report.wording import (
 _GATES = {
     "export_tokens": "texts that the bundle's tokenizer turns into other inputs than the student's own",
     "export_logit_difference": "largest logit difference between fp32 graph and torch",
+    "export_weights": "weights of the torch student that do not stand in the graph bit for bit",
     "batch_invariance": "largest logit difference of a text alone and the same text in company",
     "quantisation_metric_drop": "metric lost against the fp32 student on validation",
     "teacher_metric_drop": "metric lost against the teacher on validation",
