@@ -15,7 +15,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from compressor.report.table import Table as ReportTable
 
-_NARROWEST = 100
+_UNFOLDED = 10_000
+"""Columns of an output that is no terminal: no table is so wide, so none is folded there."""
 
 
 def print_json(value: object) -> None:
@@ -48,13 +49,9 @@ def print_latency(found: Mapping[str, Any]) -> None:
     console = make_console()
     waterfall = found.get("waterfall") or {}
     for content in (latency_table(found), parts_table(found), steps_table(waterfall)):
-        if content is None:
-            continue
-        table = _table(content.columns, text_columns=content.text_columns)
-        for row in content.rows:
-            table.add_row(*(escape(cell) for cell in row))
-        console.print(table)
-        console.print()
+        if content is not None:
+            print_table(content, console)
+            console.print()
     for note in (*found["timing"]["notes"], *waterfall.get("notes", ())):
         console.print(note, markup=False)
 
@@ -123,8 +120,8 @@ def _table(columns: Sequence[str], text_columns: int = 1) -> Table:
 
 
 def make_console() -> Console:
-    """Where tables go: as wide as the terminal, or wide enough where there is none."""
+    """Where tables go: as wide as the terminal, or without a fold where there is none."""
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
-        console.width = _NARROWEST + 60
+        console.width = _UNFOLDED
     return console

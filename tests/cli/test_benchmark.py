@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from cli.printing import make_console, print_table
+from compressor.report.table import Table
+
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarking.md"
 
 
@@ -40,11 +43,19 @@ def test_the_documented_commands_print_tables_and_data(results: dict[str, Any]) 
     plain, data = results.values()
     assert "padded torch teacher" in plain.out
     assert "tokenise, ms" in plain.out
-    assert "CPU-hours" in plain.out  # a header may be broken over lines
+    assert "CPU-hours per million texts" in plain.out
     found = json.loads(data.out)
     assert {row["variant"] for row in found["measurements"]} == {"teacher", "student", "bundle"}
     assert [step["name"] for step in found["waterfall"]["steps"]][:4] == ["padded", "torch", "student", "fp32"]
     assert set(found["timing"]) == {"conditions", "drift", "notes"}
+
+
+def test_no_table_is_folded_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Wide figures broke a header over two lines of a log or a pipe, and what searches for it found nothing."""
+    header = "CPU-hours per million texts"
+    figures = ("1234567.8 [1234567.7, 1234567.9]",) * 8
+    print_table(Table(columns=(*figures[1:], header), rows=(figures,), text_columns=1), make_console())
+    assert header in capsys.readouterr().out
 
 
 def test_a_price_changes_no_measurement(own_run: Any, compressor: Callable[..., Any]) -> None:
