@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,11 +25,11 @@ class Kept:
 
     Attributes:
         results: folder of `<name>.json`.
-        docs: page that gets the block `<name>`.
+        docs: page that gets the block `<name>`; None: no page does.
     """
 
     results: Path
-    docs: Path
+    docs: Path | None
 
 
 def recipe_path(name: str) -> Path:
@@ -36,14 +37,15 @@ def recipe_path(name: str) -> Path:
     return HERE / "recipes" / f"{name}.yaml"
 
 
-def compare_and_keep(name: str, options: Sequence[str], output: Path, kept: Kept) -> bool:
+def compare_and_keep(name: str, options: Sequence[str], output: Path, kept: Kept, *, called: str | None = None) -> bool:
     """Run one comparison; its JSON and its table are kept if it finished.
 
     Args:
-        name: of the recipe and of what is kept.
+        name: of the recipe.
         options: of `compressor compare`, without the recipe and the output.
         output: folder of the comparison.
         kept: where the results go.
+        called: name of what is kept; default: the recipe's.
 
     Returns:
         Whether it finished.
@@ -54,12 +56,20 @@ def compare_and_keep(name: str, options: Sequence[str], output: Path, kept: Kept
     if done.returncode != 0:
         announce(f"{name}: `compressor compare` ended with exit code {done.returncode}")
         return False
-    result = read_json(output / RESULT_FILE)
+    result = _without_place(read_json(output / RESULT_FILE), output.parent.resolve())
     for task, place in zip(result["recipe"]["tasks"].values(), _places(name), strict=True):
         task["data"] = place
-    write_json(kept.results / f"{name}.json", result)
-    put_block(kept.docs, name.replace("_", "-"), markdown(result, name))
+    title = called or name
+    write_json(kept.results / f"{title}.json", result)
+    if kept.docs is not None:
+        put_block(kept.docs, title.replace("_", "-"), markdown(result, title))
     return True
+
+
+def _without_place(result: dict[str, Any], work: Path) -> dict[str, Any]:
+    """The result with the folder of this machine, under which everything lies, called `work`."""
+    found: dict[str, Any] = json.loads(json.dumps(result).replace(str(work), "work"))
+    return found
 
 
 def _places(name: str) -> list[str]:

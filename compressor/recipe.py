@@ -45,6 +45,15 @@ OwnTeacher = Annotated[
 ]
 
 
+class SourceSettings(Settings):
+    """Labelled rows of a neighbouring domain, with the task's labels."""
+
+    data: str = Field(description="as a task's data; of its splits train alone is read")
+    text: str | list[str] | None = Field(None, description="text column or columns; default: the task's, else found")
+    label: str | None = Field(None, description="label column; default: the task's, else found")
+    where: dict[str, Scalar | list[Scalar]] = Field({}, description="keep only rows with these values")
+
+
 class TaskSettings(Settings):
     """One task: where its rows are and which columns hold what."""
 
@@ -55,6 +64,9 @@ class TaskSettings(Settings):
     label: str | None = Field(None, description="label column")
     where: dict[str, Scalar | list[Scalar]] = Field({}, description="keep only rows with these values")
     unlabelled: str | None = Field(None, description="file of texts for the soft loss only")
+    source: SourceSettings | None = Field(
+        None, description="labelled rows of a neighbouring domain, for the teacher and the methods source, refill, l2a"
+    )
     type: Literal["classification", "multilabel", "regression"] | None = Field(
         None, description="inferred from the labels when left out"
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compressor.distillation.presets import check_early_stopping, label_of, needs_teacher
+from compressor.distillation.augmentation.knobs import RefillKnobs, SourceKnobs
+from compressor.distillation.presets import check_early_stopping, knobs_of, label_of, methods_at, needs_teacher
 
 if TYPE_CHECKING:
     from compressor.recipe import Recipe
@@ -25,6 +26,8 @@ def check_sections(recipe: Recipe) -> None:
             "(one task, or teacher.multitask) and no student.model; use init: pretrained"
         )
     check_early_stopping(recipe.method, recipe.training.early_stopping)
+    for name in methods_at(recipe.method, "texts"):
+        _check_added_texts(recipe, name)
 
 
 def _check_student_tasks(recipe: Recipe) -> None:
@@ -67,6 +70,39 @@ def _check_without_teachers(recipe: Recipe) -> None:
             f"gates.teacher_metric_drop is {recipe.gates.teacher_metric_drop}, but no task has a teacher to compare. "
             "Leave it out"
         )
+
+
+def _check_added_texts(recipe: Recipe, name: str) -> None:
+    """What a method that adds texts needs of its tasks."""
+    knobs = knobs_of(recipe.method, name)
+    for task in knobs.tasks or ():
+        if task not in recipe.student_tasks:
+            raise ValueError(f"{name}.tasks names '{task}'. Choose from: {', '.join(recipe.student_tasks)}")
+    tasks = knobs.tasks or recipe.student_tasks
+    without_source = [task for task in tasks if recipe.tasks[task].source is None]
+    if isinstance(knobs, SourceKnobs) and without_source and (knobs.tasks or len(without_source) == len(tasks)):
+        raise ValueError(
+            f"method 'source' reads the source of task '{without_source[0]}', which names none. Set "
+            f"tasks.{without_source[0]}.source.data, or use refill, which needs none"
+        )
+    if isinstance(knobs, RefillKnobs) and len(without_source) == len(tasks) and knobs.rounds * knobs.rate == 0:
+        raise ValueError(
+            f"{name} has no source and masks nothing (rounds {knobs.rounds}, rate {knobs.rate:g}): there would be no "
+            "new text. Set tasks.TASK.source.data, or rounds and rate above 0"
+        )
+    if not needs_teacher(recipe.method):
+        return
+    for task in tasks:
+        gets_none = task in without_source and len(without_source) < len(tasks)
+        if not knobs.tasks and (gets_none or (len(without_source) == len(tasks) and not recipe.has_teacher(task))):
+            continue
+        if not recipe.has_teacher(task):
+            raise ValueError(f"{name} gives task '{task}' texts that a teacher answers, but it has teacher: none")
+        if recipe.teacher_of(task).predictions is not None:
+            raise ValueError(
+                f"{name} gives task '{task}' texts that its teacher has to answer, but teacher.predictions are stored "
+                "for known texts only. Give teacher.model"
+            )
 
 
 def _has_one_teacher_to_copy(recipe: Recipe) -> bool:

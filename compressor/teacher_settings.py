@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -38,6 +38,11 @@ class TeacherSettings(TrainingSettings):
         False,
         description="true: one teacher with a head per task, trained on the labels of all tasks with these settings; "
         "default: a teacher per task",
+    )
+    source: Literal["first", "together", "none"] = Field(
+        "first",
+        description="what a teacher that is trained here does with the rows of the task's source: first, it is trained "
+        "on them and then on the task's own; together, on all at once; none, it does not read them",
     )
     folds: Annotated[int, Field(ge=2)] | None = Field(
         None,
@@ -90,6 +95,9 @@ class TeacherSettings(TrainingSettings):
         return {key: value for key, value in handler(self).items() if key not in inherited}
 
     def training(self, defaults: TrainingSettings) -> TrainingSettings:
-        """The recipe's training settings with every training key that is set here."""
+        """The recipe's training settings with every training key that is set here; epochs take the place of steps."""
         keys = TrainingSettings.model_fields.keys() & self.model_fields_set
-        return defaults.model_copy(update={key: getattr(self, key) for key in keys})
+        own = {key: getattr(self, key) for key in keys}
+        if "epochs" in own:
+            own.setdefault("steps", None)
+        return defaults.model_copy(update=own)

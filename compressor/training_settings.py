@@ -20,7 +20,12 @@ class Settings(BaseModel):
 class TrainingSettings(Settings):
     """How a model is trained; the controls of a report use the same values as its student."""
 
-    epochs: Positive = Field(5, description="passes over the training rows")
+    epochs: Positive = Field(5, description="passes over the training rows; texts that a method adds do not count")
+    steps: Positive | None = Field(
+        None,
+        description="optimizer steps, in place of epochs: methods that read more texts get no longer training; "
+        "validation is then looked at ten times",
+    )
     learning_rate: PositiveFloat = Field(2e-4, description="peak learning rate of AdamW")
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         1.0,
@@ -42,8 +47,8 @@ class TrainingSettings(Settings):
     max_grad_norm: PositiveFloat = Field(1.0, description="gradients are clipped to this norm")
     early_stopping: Positive | None = Field(
         None,
-        description="stop after this many epochs without a better validation metric and keep the best epoch; "
-        "off: all epochs are run and the last weights are kept",
+        description="stop after this many epochs (with steps: looks at validation) without a better validation metric "
+        "and keep the best; off: all epochs are run and the last weights are kept",
     )
     dtype: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 where the hardware has it and a short calibration says it is faster"

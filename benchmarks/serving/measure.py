@@ -143,7 +143,7 @@ def main(given: Sequence[str] | None = None) -> None:
     store.note("quick", arguments.quick)
     started = time.monotonic()
     with Bench(setting, servers, store, arguments.output.with_suffix(".logs")) as bench:
-        rounds = Rounds(bench, store, max_probes=2 if arguments.quick else 6)
+        rounds = Rounds(bench, store, max_probes=2 if arguments.quick else 10)
         for number in range(arguments.rounds):
             before = time.monotonic()
             rounds.run(number)

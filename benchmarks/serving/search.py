@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import math
 
+LARGEST_STEP = 0.3
+
 
 class RateSearch:
-    """Walks from a guess until one rate held and one did not, then halves the gap on a logarithmic scale."""
+    """Walks from a guess until one rate held and one did not, then halves the gap on a logarithmic scale.
 
-    def __init__(self, guess: float, *, step: float = 0.1, resolution: float = 0.025, max_probes: int = 6) -> None:
+    Steps grow to `LARGEST_STEP` and no further: a server whose guess was far off would otherwise be left with a gap too
+    wide to be halved away, and with the lower end of it.
+    """
+
+    def __init__(self, guess: float, *, step: float = 0.1, resolution: float = 0.04, max_probes: int = 10) -> None:
         """Measure nothing yet.
 
         Args:
             guess: rate to begin with, above 0.
-            step: relative width of the walk, above 0; it doubles with every step in the same direction.
+            step: relative width of the walk, above 0; it doubles with every step until a rate held and one did not.
             resolution: stop when the failing rate is at most this much (relative) above the holding one.
             max_probes: measurements, as long as one held; until then the walk goes on downwards.
         """
@@ -52,4 +58,4 @@ class RateSearch:
             self._next = math.sqrt(self._held * self._failed)
         else:
             self._next = rate * (1 + self._step) if has_held else rate / (1 + self._step)
-            self._step *= 2
+            self._step = min(2 * self._step, max(LARGEST_STEP, self._step))

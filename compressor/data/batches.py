@@ -11,15 +11,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from compressor.data.mixture import TaskMixture
+from compressor.data.mixture import TaskMixture, TaskPools, pool_shares
 from compressor.data.order import LengthGroupedBatchSampler
-from compressor.data.splits import TRAIN, UNLABELLED, TaskData
+from compressor.data.splits import ADDED, TRAIN, UNLABELLED, Split, TaskData, num_added
 from compressor.tasks.registry import TASKS
+from serving.manifest import TaskSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED_LABEL = -100
+LOOKED_UP = ("labels", "has_label", "is_added", "targets")
 _TEXTS_AT_ONCE = 10_000
 
 
@@ -104,7 +106,7 @@ def _joined(rows: list[np.ndarray]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class TaskRows:
-    """What the losses of one task read, for every training row (train, then unlabelled).
+    """What the losses of one task read, for every row of `compressor.data.splits.training_texts`.
 
     Attributes:
         name: the task's name.
@@ -112,28 +114,45 @@ class TaskRows:
             (classification) or NaN, so that a loss which forgets `has_label` cannot learn from them unseen.
         has_label: bool [rows].
         targets: cached teacher logits [rows, outputs], or None.
+        num_added: rows at the end that are no rows of the task's own.
     """
 
     name: str
     labels: Tensor
     has_label: Tensor
     targets: Tensor | None = None
+    num_added: int = 0
+
+    @property
+    def is_added(self) -> Tensor:
+        """Which rows were added to the task's own, bool [rows]."""
+        return torch.arange(len(self.labels)) >= len(self.labels) - self.num_added
 
 
 def task_rows(data: TaskData, targets: np.ndarray | None = None) -> TaskRows:
     """The labels of a task's training rows and, if given, its teacher's logits [rows, outputs]."""
-    train = data.splits[TRAIN]
-    if train.labels is None:
+    if data.splits[TRAIN].labels is None:
         raise ValueError(f"the train split of task '{data.task.name}' has no labels")
-    num_unlabelled = len(data.splits[UNLABELLED]) if UNLABELLED in data.splits else 0
-    known = torch.from_numpy(TASKS[data.task.type].targets(train.labels, data.task))
-    missing = float("nan") if known.is_floating_point() else IGNORED_LABEL
-    unknown = torch.full((num_unlabelled, *known.shape[1:]), missing, dtype=known.dtype)
-    has_label = torch.arange(len(train) + num_unlabelled) < len(train)
+    parts = [data.splits[name] for name in (TRAIN, UNLABELLED, ADDED) if name in data.splits]
+    has_label = torch.cat([torch.full((len(part),), part.labels is not None) for part in parts])
     if targets is not None and len(targets) != len(has_label):
         raise ValueError(f"task '{data.task.name}' has {len(has_label)} rows but targets for {len(targets)}")
     logits = None if targets is None else torch.as_tensor(targets, dtype=torch.float32)
-    return TaskRows(data.task.name, torch.cat([known, unknown]), has_label, logits)
+    labels = torch.cat(_labels(parts, data.task))
+    return TaskRows(data.task.name, labels, has_label, logits, num_added(data))
+
+
+def _labels(parts: Sequence[Split], task: TaskSpec) -> list[Tensor]:
+    """What the hard loss takes, part by part; the first one has labels."""
+    found: list[Tensor] = []
+    for part in parts:
+        if part.labels is None:
+            known = found[0]
+            missing = float("nan") if known.is_floating_point() else IGNORED_LABEL
+            found.append(torch.full((len(part), *known.shape[1:]), missing, dtype=known.dtype))
+        else:
+            found.append(torch.from_numpy(TASKS[task.type].targets(part.labels, task)))
+    return found
 
 
 class TaskExamples(Dataset[dict[str, Any]]):
@@ -170,8 +189,8 @@ class Collator:
 
     The batch holds `input_ids`, `attention_mask` and, where the examples have them, `token_type_ids`, each
     int64 [batch, tokens]; and, keyed by task and only for the tasks in the batch: `rows` (positions in the
-    batch, int64), and for those positions `labels`, `has_label` and, where there are cached teacher logits,
-    `targets`.
+    batch, int64), and for those positions `labels`, `has_label`, `is_added` and, where there are cached teacher
+    logits, `targets`.
     """
 
     tasks: Sequence[TaskRows]
@@ -190,13 +209,14 @@ class Collator:
     def _lookups(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Tensor]]:
         task_of = torch.tensor([example["task"] for example in examples])
         row_of = torch.tensor([example["row"] for example in examples])
-        found: dict[str, dict[str, Tensor]] = {"rows": {}, "labels": {}, "has_label": {}, "targets": {}}
+        found: dict[str, dict[str, Tensor]] = {name: {} for name in ("rows", *LOOKED_UP)}
         for position in sorted({int(example["task"]) for example in examples}):
             task = self.tasks[position]
             rows = torch.nonzero(task_of == position).flatten()
             found["rows"][task.name] = rows
             found["labels"][task.name] = task.labels[row_of[rows]]
             found["has_label"][task.name] = task.has_label[row_of[rows]]
+            found["is_added"][task.name] = task.is_added[row_of[rows]]
             if task.targets is not None:
                 found["targets"][task.name] = task.targets[row_of[rows]]
         return found
@@ -210,21 +230,32 @@ def _padded(rows: Sequence[np.ndarray], filler: int) -> Tensor:
 
 
 def train_loader(
-    examples: TaskExamples, collator: Collator, batch_size: int, *, seed: int, task_exponent: float
+    examples: TaskExamples,
+    collator: Collator,
+    batch_size: int,
+    *,
+    seed: int,
+    task_exponent: float,
+    target_share: float | None = None,
 ) -> DataLoader[Any]:
     """Length-grouped batches of an epoch; iterating it does not touch the global random state.
 
     The loader has a generator of its own because torch otherwise draws a worker seed from the global one.
 
     Args:
-        examples: of one task, of which every epoch reads each row once, or of several, which are mixed.
+        examples: of one task, of which every epoch reads each row once, or of several, which are mixed; so are a task's
+            own rows and added ones where `target_share` says how.
         collator: makes a batch.
         batch_size: rows per batch.
         seed: of the order.
         task_exponent: see `task_probabilities`; read where there are several tasks.
+        target_share: see `pool_shares`; read where there are added rows.
     """
-    sizes = [len(part) for part in examples.tokens]
-    mixture = TaskMixture(sizes, task_exponent, seed=seed) if len(sizes) > 1 else None
+    added = [rows.num_added for rows in collator.tasks]
+    tasks = [TaskPools(len(part) - more, more) for part, more in zip(examples.tokens, added, strict=True)]
+    is_mixed = len(tasks) > 1 or (tasks[0].added > 0 and target_share is not None)
+    sizes, shares = zip(*pool_shares(tasks, task_exponent, target_share), strict=True)
+    mixture = TaskMixture(sizes, shares, seed=seed) if is_mixed else None
     sampler = LengthGroupedBatchSampler(examples.lengths, batch_size, seed=seed, mixture=mixture)
     generator = torch.Generator().manual_seed(seed)
     return DataLoader(examples, batch_sampler=sampler, collate_fn=collator, generator=generator)

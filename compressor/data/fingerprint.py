@@ -11,8 +11,9 @@ from serving.hashing import hash_file
 
 
 def data_fingerprint(settings: TaskSettings) -> dict[str, str]:
-    """Hash per file of the task's data and unlabelled texts; a place that is not local stands for itself."""
-    places = [settings.data] + ([settings.unlabelled] if settings.unlabelled else [])
+    """Hash per file of the task's data, unlabelled texts and source; a place that is not local stands for itself."""
+    source = settings.source.data if settings.source else None
+    places = [place for place in (settings.data, settings.unlabelled, source) if place]
     return {place: _fingerprint(place) for place in places}
 
 

@@ -112,7 +112,13 @@ def check_variety(labels: Sequence[Any], place: str, column: str) -> None:
         )
 
 
-def check_seen(names: Iterable[str], known: Sequence[str], place: str) -> None:
+def check_seen(
+    names: Iterable[str],
+    known: Sequence[str],
+    place: str,
+    *,
+    remedy: str = "Add such rows to train, or take these rows out.",
+) -> None:
     """UserError if a split has labels that train does not have."""
     unseen = order_names(set(names) - set(known))
     if unseen:
@@ -121,8 +127,7 @@ def check_seen(names: Iterable[str], known: Sequence[str], place: str) -> None:
         nearest = difflib.get_close_matches(unseen[0], known, n=1, cutoff=0.7)
         hint = f" ('{unseen[0]}' is close to '{nearest[0]}')" if nearest else ""
         raise UserError(
-            f"{place}: no train row has the label{'s' if len(unseen) > 1 else ''} {listed}{more}{hint}. "
-            "Add such rows to train, or take these rows out."
+            f"{place}: no train row has the label{'s' if len(unseen) > 1 else ''} {listed}{more}{hint}. {remedy}"
         )
 
 

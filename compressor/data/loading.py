@@ -17,8 +17,8 @@ from compressor.data.labels import (
     order_names,
     read_labels,
 )
-from compressor.data.sources import Source, TaskSource, read_source
-from compressor.data.splits import TRAIN, UNLABELLED, Split, TaskData
+from compressor.data.sources import RowSource, Source, TaskSource, read_source
+from compressor.data.splits import SOURCE, TRAIN, UNLABELLED, Split, TaskData
 from compressor.data.table import Table
 from compressor.tasks.registry import TASKS
 from compressor.tasks.task import find_metric
@@ -38,8 +38,8 @@ def load_task(name: str, settings: TaskSource, *, output: str) -> TaskData:
         output: name of the graph's output for this task.
 
     Returns:
-        The splits that the source has, train at least, and `unlabelled` where the recipe names such texts. A
-        regression's range is not known yet: it is that of the rows that stay in train.
+        The splits that the data has, train at least, `unlabelled` where the recipe names such texts, and `source`
+        where it names one. A regression's range is not known yet: it is that of the rows that stay in train.
 
     Raises:
         UserError: anything in the data that cannot be right, with file and line or row.
@@ -54,6 +54,8 @@ def load_task(name: str, settings: TaskSource, *, output: str) -> TaskData:
     names, splits = _read_splits(tables, text_columns, label_column, task_type)
     if settings.unlabelled is not None:
         splits[UNLABELLED] = Split(_read_unlabelled(Path(settings.unlabelled).expanduser(), text_columns))
+    if settings.source is not None:
+        splits[SOURCE] = _read_labelled(settings.source, text_columns, label_column, names, task_type)
     return TaskData(
         task=TaskSpec(name=name, type=task_type, labels=names, metric=metric, output=output),
         splits=splits,
@@ -95,6 +97,25 @@ def _read_unlabelled(path: Path, text_columns: Sequence[str]) -> list[tuple[str,
     return [(line.strip(),) for line in read_lines(path)]
 
 
+def _read_labelled(
+    settings: RowSource, text_columns: Sequence[str], label_column: str, names: Sequence[str], task_type: TaskType
+) -> Split:
+    """The train rows of a task's source, their columns named as the task's where it says nothing else."""
+    table = filter_rows(read_source(settings.data).tables[TRAIN], settings.where)
+    wanted = settings.text or (text_columns if all(name in table.frame.columns for name in text_columns) else None)
+    columns = choose_text_columns(table, wanted)
+    if len(columns) != len(text_columns):
+        raise UserError(
+            f"{table.place}: the task's rows have {len(text_columns)} texts, those of its source {len(columns)}. "
+            "Set source.text to as many columns."
+        )
+    own = settings.label or (label_column if label_column in table.frame.columns else None)
+    labels = _labels_of(table, choose_label_column(table, own), task_type)
+    remedy = "A source has the task's labels: leave other rows out with source.where."
+    check_seen(names_of(labels, task_type), names, f"the source {table.place}", remedy=remedy)
+    return Split(read_texts(table, columns), encode(labels, names, task_type))
+
+
 def _notices(settings: TaskSource, column: str, names: Sequence[str], task_type: TaskType) -> list[str]:
     is_doubtful = len(names) > _MANY_CLASSES and all(name.removeprefix("-").isdecimal() for name in names)
     if settings.type is None and task_type == "classification" and is_doubtful:
@@ -110,4 +131,6 @@ def _sources(source: Source, settings: TaskSource, label_column: str) -> dict[st
     if settings.unlabelled is not None:
         path = Path(settings.unlabelled).expanduser()
         described["unlabelled"] = {"name": settings.unlabelled, "sha256": hash_file(path)}
+    if settings.source is not None:
+        described["source"] = {"name": settings.source.data, "where": dict(settings.source.where)}
     return described

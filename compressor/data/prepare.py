@@ -1,8 +1,8 @@
 """From a recipe's tasks to rows ready for training: read, carve what is missing, take out what leaks.
 
-The order matters. Test comes first: carved where it is missing, then every row of train, validation and
+The order matters. Test comes first: carved where it is missing, then every row of train, validation, source and
 unlabelled texts that is also a test text of any task is dropped. Validation is carved from what is left, so
-that a leaked row is counted where it was found; then train and unlabelled are cleared of validation texts.
+that a leaked row is counted where it was found; then train, source and unlabelled are cleared of validation texts.
 What `train_rows` leaves is drawn last: evaluation splits do not depend on it.
 """
 
@@ -12,7 +12,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
 import numpy as np
 
 from compressor.data.carving import (
@@ -27,7 +26,7 @@ from compressor.data.carving import (
 from compressor.data.leakage import count_duplicates, text_keys
 from compressor.data.loading import load_task
 from compressor.data.sources import TaskSource
-from compressor.data.splits import TEST, TRAIN, UNLABELLED, VALIDATION, Split, TaskData
+from compressor.data.splits import SOURCE, TEST, TRAIN, UNLABELLED, VALIDATION, Split, TaskData, with_range_of
 from compressor.data.subset import draw_rows
 from serving.errors import UserError
 from serving.manifest import TaskSpec
@@ -41,8 +40,8 @@ def prepare(tasks: Mapping[str, TaskSource], *, seed: int = CARVING_SEED) -> dic
         seed: of carved splits. It is not the training seed: all runs are judged on the same rows.
 
     Returns:
-        Per task: train, validation and test (and unlabelled), no text of an evaluation split in any training
-        row of any task. `notices` and `dropped` say what was done.
+        Per task: train, validation and test (and unlabelled, and source), no text of an evaluation split in any
+        training row of any task. `notices` and `dropped` say what was done.
 
     Raises:
         UserError: anything in the data that cannot be right.
@@ -53,9 +52,9 @@ def prepare(tasks: Mapping[str, TaskSource], *, seed: int = CARVING_SEED) -> dic
         for name, settings in tasks.items()
     ]
     _carve_missing(rows, TEST, TEST_SHARE, seed)
-    _drop_leaks(rows, TEST, (VALIDATION, TRAIN, UNLABELLED))
+    _drop_leaks(rows, TEST, (VALIDATION, TRAIN, UNLABELLED, SOURCE))
     _carve_missing(rows, VALIDATION, VALIDATION_SHARE, seed)
-    _drop_leaks(rows, VALIDATION, (TRAIN, UNLABELLED))
+    _drop_leaks(rows, VALIDATION, (TRAIN, UNLABELLED, SOURCE))
     for task, settings in zip(rows, tasks.values(), strict=True):
         if settings.train_rows is not None:
             _keep_some(task, settings.train_rows, settings.train_rows_seed)
@@ -143,8 +142,8 @@ def _keep_some(task: _Rows, number: int, seed: int) -> None:
 def _finished(rows: _Rows) -> TaskData:
     """The task with its final splits, its range, and the duplicates that stay in train counted."""
     spec = rows.data.task
-    for name in (TRAIN, VALIDATION, TEST):
-        if not len(rows.splits[name]):
+    for name in (TRAIN, VALIDATION, TEST, SOURCE):
+        if name in rows.splits and not len(rows.splits[name]):
             raise UserError(
                 f"task '{spec.name}': no {name} row is left after {rows.dropped[name]} were dropped because "
                 "their text is also in an evaluation split. Give splits that do not overlap."
@@ -170,8 +169,7 @@ def _with_range(task: TaskSpec, splits: Mapping[str, Split]) -> TaskSpec:
                 f"task '{task.name}': every {name} label is {labels[0]:g}. Expected numbers that differ; "
                 "check 'label', or leave that split out so that one is carved."
             )
-    labels = np.asarray(splits[TRAIN].labels)
-    return msgspec.structs.replace(task, range=(float(labels.min()), float(labels.max())))
+    return with_range_of(task, splits[TRAIN])
 
 
 def _check_labels_left(rows: _Rows) -> None:

@@ -30,8 +30,8 @@ FOLDER_SPLITS: Mapping[str, str] = {
 }
 
 
-class TaskSource(Protocol):
-    """What a recipe says of one task's data; `compressor.recipe.TaskSettings` is one."""
+class RowSource(Protocol):
+    """What a recipe says of one table of labelled rows; `compressor.recipe.SourceSettings` is one."""
 
     @property
     def data(self) -> str:
@@ -39,19 +39,30 @@ class TaskSource(Protocol):
 
     @property
     def text(self) -> str | Sequence[str] | None:
-        """Text column, two for pairs, or None: found by name."""
+        """Text column, two for pairs, or None."""
 
     @property
     def label(self) -> str | None:
-        """Label column, or None: found by name."""
+        """Label column, or None."""
 
     @property
     def where(self) -> Mapping[str, object]:
         """Column to the value, or list of values, that rows must have."""
 
+
+class TaskSource(RowSource, Protocol):
+    """What a recipe says of one task's data; `compressor.recipe.TaskSettings` is one.
+
+    Columns that are None are found by name.
+    """
+
     @property
     def unlabelled(self) -> str | None:
         """File of texts without labels."""
+
+    @property
+    def source(self) -> RowSource | None:
+        """Labelled rows of another domain."""
 
     @property
     def type(self) -> TaskType | None:

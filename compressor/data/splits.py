@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from serving.manifest import TaskSpec
 
 TRAIN, VALIDATION, TEST, UNLABELLED = "train", "validation", "test", "unlabelled"
+SOURCE, ADDED = "source", "added"
 DATA_FILE = "data.json"
 
 
@@ -48,13 +49,29 @@ class Split:
         return Split([self.texts[row] for row in positions.tolist()], labels)
 
 
+def concatenated(first: Split, second: Split) -> Split:
+    """The rows of two splits that both have labels."""
+    if first.labels is None or second.labels is None:
+        raise ValueError("only rows with labels can be joined")
+    return Split(first.texts + second.texts, np.concatenate([first.labels, second.labels]))
+
+
+def with_range_of(task: TaskSpec, rows: Split) -> TaskSpec:
+    """A regression's task with the range of some rows' labels; other tasks as they are."""
+    if task.type != "regression":
+        return task
+    labels = np.asarray(rows.labels)
+    return msgspec.structs.replace(task, range=(float(labels.min()), float(labels.max())))
+
+
 @dataclass(frozen=True)
 class TaskData:
     """One task with all its rows, ready for training.
 
     Attributes:
         task: what is asked and how logits are read.
-        splits: train, validation and test, and unlabelled where the recipe names such texts.
+        splits: train, validation and test, unlabelled where the recipe names such texts, and source where it names
+            labelled rows of another domain. While a student trains, added: texts that its method gives it.
         text_columns: the columns that the texts came from.
         notices: what the user should know, one sentence each (carved splits, dropped rows, duplicates).
         dropped: per split, the number of rows left out because their text occurs in an evaluation split.
@@ -75,12 +92,16 @@ class TaskData:
 
 
 def training_texts(data: TaskData) -> list[tuple[str, ...]]:
-    """The texts a student reads: the train rows, then the unlabelled ones.
+    """The texts a student reads: the train rows, then the unlabelled ones, then those that were added.
 
-    Tokens, cached teacher logits and labels of a task are all aligned to this order.
+    Tokens, cached teacher logits and labels of a task are all aligned to this order. Source rows are not among them.
     """
-    unlabelled = data.splits.get(UNLABELLED)
-    return data.splits[TRAIN].texts + (unlabelled.texts if unlabelled else [])
+    return [text for name in (TRAIN, UNLABELLED, ADDED) if name in data.splits for text in data.splits[name].texts]
+
+
+def num_added(data: TaskData) -> int:
+    """How many of `training_texts`, at their end, are added ones."""
+    return len(data.splits[ADDED]) if ADDED in data.splits else 0
 
 
 def save_task_data(folder: Path, data: TaskData) -> None:

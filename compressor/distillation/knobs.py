@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-
-def _knob(default: Any, help_text: str) -> Any:
-    return field(default=default, metadata={"help": help_text})
-
-
-def _require(condition: bool, knob: str, value: object, expected: str) -> None:
-    if not condition:
-        raise ValueError(f"{knob} is {value}, expected {expected}")
+from compressor.distillation.knob import knob, require
 
 
 @dataclass(frozen=True)
@@ -32,13 +25,13 @@ class KdKnobs:
         temperature: softens both distributions, > 0.
     """
 
-    alpha: float = _knob(0.7, "weight of the soft loss, in [0, 1]")
-    temperature: float = _knob(2.0, "softens both distributions, above 0")
+    alpha: float = knob(0.7, "weight of the soft loss, in [0, 1]")
+    temperature: float = knob(2.0, "softens both distributions, above 0")
 
     def __post_init__(self) -> None:
-        _require(0.0 <= self.alpha <= 1.0, "kd.alpha", self.alpha, "a number in [0, 1]")
+        require(0.0 <= self.alpha <= 1.0, "kd.alpha", self.alpha, "a number in [0, 1]")
         finite = 0.0 < self.temperature < math.inf
-        _require(finite, "kd.temperature", self.temperature, "a number above 0")
+        require(finite, "kd.temperature", self.temperature, "a number above 0")
 
 
 @dataclass(frozen=True)
@@ -52,10 +45,10 @@ class BamKnobs:
         constant: lam where the annealing is constant, in [0, 1]; 1 is the control, None is 0.5.
     """
 
-    annealing: Literal["linear", "constant", "off"] = _knob(
+    annealing: Literal["linear", "constant", "off"] = knob(
         "linear", "linear: from the teacher to the gold labels; constant: the same mix in every step; off: teacher only"
     )
-    constant: float | None = _knob(None, "weight of the gold labels where annealing is constant, in [0, 1]: 0.5")
+    constant: float | None = knob(None, "weight of the gold labels where annealing is constant, in [0, 1]: 0.5")
 
     def __post_init__(self) -> None:
         if self.constant is None:
@@ -65,7 +58,7 @@ class BamKnobs:
                 f"bam.constant is {self.constant:g} beside bam.annealing '{self.annealing}', which does not read it; "
                 "leave it out, or set annealing: constant"
             )
-        _require(0.0 <= self.constant <= 1.0, "bam.constant", self.constant, "a number in [0, 1]")
+        require(0.0 <= self.constant <= 1.0, "bam.constant", self.constant, "a number in [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -83,17 +76,17 @@ class SdaKnobs:
         snapshots: where K above 1 stores its students, "device" or "cpu"; never changes the result.
     """
 
-    weight: float = _knob(1.0, "lambda, weight of the distance to the past students, at least 0")
-    k: int | Literal["all"] = _knob(1, "how many past students are averaged, or all")
-    ema: float | None = _knob(None, "decay in (0, 1) of an exponential average in place of k")
-    teacher: Literal["past", "current"] = _knob("past", "current: ablation, the current student in eval mode")
-    snapshots: Literal["device", "cpu"] = _knob("device", "where k above 1 stores its students")
+    weight: float = knob(1.0, "lambda, weight of the distance to the past students, at least 0")
+    k: int | Literal["all"] = knob(1, "how many past students are averaged, or all")
+    ema: float | None = knob(None, "decay in (0, 1) of an exponential average in place of k")
+    teacher: Literal["past", "current"] = knob("past", "current: ablation, the current student in eval mode")
+    snapshots: Literal["device", "cpu"] = knob("device", "where k above 1 stores its students")
 
     def __post_init__(self) -> None:
-        _require(0.0 <= self.weight < math.inf, "sda.weight", self.weight, "a number of at least 0")
-        _require(self.k == "all" or self.k >= 1, "sda.k", self.k, "a whole number of at least 1, or all")
+        require(0.0 <= self.weight < math.inf, "sda.weight", self.weight, "a number of at least 0")
+        require(self.k == "all" or self.k >= 1, "sda.k", self.k, "a whole number of at least 1, or all")
         if self.ema is not None:
-            _require(0.0 < self.ema < 1.0, "sda.ema", self.ema, "a number above 0 and below 1")
+            require(0.0 < self.ema < 1.0, "sda.ema", self.ema, "a number above 0 and below 1")
             if self.k != 1:
                 raise ValueError(f"sda.ema stands beside sda.k {self.k}: it takes the place of k; give one of them")
         if self.teacher == "current" and (self.k != 1 or self.ema is not None):
@@ -112,18 +105,18 @@ class SdvKnobs:
         snapshots: where they are stored, "device" or "cpu"; never changes the result.
     """
 
-    weight: float = _knob(1.0, "lambda, weight of the distance to the past students, at least 0")
-    k: int | Literal["all"] = _knob(1, "how many past students vote; a whole number")
-    snapshots: Literal["device", "cpu"] = _knob("device", "where the past students are stored")
+    weight: float = knob(1.0, "lambda, weight of the distance to the past students, at least 0")
+    k: int | Literal["all"] = knob(1, "how many past students vote; a whole number")
+    snapshots: Literal["device", "cpu"] = knob("device", "where the past students are stored")
 
     def __post_init__(self) -> None:
-        _require(0.0 <= self.weight < math.inf, "sdv.weight", self.weight, "a number of at least 0")
+        require(0.0 <= self.weight < math.inf, "sdv.weight", self.weight, "a number of at least 0")
         if self.k == "all":
             raise ValueError(
                 "sdv.k is all, but the mean of logits needs every past student and a forward pass of each in every "
                 "step. Give a number, or use sda with k: all, whose running mean is one copy"
             )
-        _require(self.k >= 1, "sdv.k", self.k, "a whole number of at least 1")
+        require(self.k >= 1, "sdv.k", self.k, "a whole number of at least 1")
 
 
 @dataclass(frozen=True)
@@ -139,10 +132,10 @@ class SwaKnobs:
         keep: which weights the result has: "average", "last", or the one "selected" by validation.
     """
 
-    start: float = _knob(0.5, "share of the steps before averaging begins, in [0, 1)")
-    every: int | None = _knob(None, "steps between averaged weights; default: 1, from 1,000 steps on N / 100")
-    rate: float = _knob(0.5, "constant learning rate of the phase, share of the peak, in (0, 1]")
-    keep: Literal["average", "last", "selected"] = _knob("average", "which weights are kept")
+    start: float = knob(0.5, "share of the steps before averaging begins, in [0, 1)")
+    every: int | None = knob(None, "steps between averaged weights; default: 1, from 1,000 steps on N / 100")
+    rate: float = knob(0.5, "constant learning rate of the phase, share of the peak, in (0, 1]")
+    keep: Literal["average", "last", "selected"] = knob("average", "which weights are kept")
 
     def __post_init__(self) -> None:
         if self.start >= 1.0:
@@ -150,9 +143,9 @@ class SwaKnobs:
                 f"swa.start is {self.start}: averaging would begin after the last step; expected a share of the steps "
                 "in [0, 1), such as 0.5"
             )
-        _require(self.start >= 0.0, "swa.start", self.start, "a share of the steps in [0, 1)")
-        _require(self.every is None or self.every >= 1, "swa.every", self.every, "a whole number of at least 1")
-        _require(0.0 < self.rate <= 1.0, "swa.rate", self.rate, "a share of the peak in (0, 1]")
+        require(self.start >= 0.0, "swa.start", self.start, "a share of the steps in [0, 1)")
+        require(self.every is None or self.every >= 1, "swa.every", self.every, "a whole number of at least 1")
+        require(0.0 < self.rate <= 1.0, "swa.rate", self.rate, "a share of the peak in (0, 1]")
 
 
 @dataclass(frozen=True)
@@ -171,10 +164,10 @@ class EmaKnobs:
         decay: in (0, 1); weights s steps old count decay^s.
     """
 
-    decay: float = _knob(0.999, "weights s steps old count decay^s, in (0, 1)")
+    decay: float = knob(0.999, "weights s steps old count decay^s, in (0, 1)")
 
     def __post_init__(self) -> None:
-        _require(0.0 < self.decay < 1.0, "ema.decay", self.decay, "a number above 0 and below 1")
+        require(0.0 < self.decay < 1.0, "ema.decay", self.decay, "a number above 0 and below 1")
 
 
 @dataclass(frozen=True)
@@ -188,13 +181,13 @@ class AvgKnobs:
         of: folders of finished students that are averaged instead.
     """
 
-    runs: int = _knob(3, "how many students are trained, at least 2")
+    runs: int = knob(3, "how many students are trained, at least 2")
     of: list[str] | None = field(default=None, metadata={"help": "folders of finished students to average instead"})
 
     def __post_init__(self) -> None:
-        _require(self.runs >= 2, "avg.runs", self.runs, "a whole number of at least 2")
+        require(self.runs >= 2, "avg.runs", self.runs, "a whole number of at least 2")
         if self.of is not None:
-            _require(len(self.of) >= 2, "avg.of", self.of, "at least two folders of finished students")
+            require(len(self.of) >= 2, "avg.of", self.of, "at least two folders of finished students")
 
 
 @dataclass(frozen=True)
@@ -208,7 +201,7 @@ class VoteKnobs:
         runs: how many are trained.
     """
 
-    runs: int = _knob(3, "how many students are trained, at least 2")
+    runs: int = knob(3, "how many students are trained, at least 2")
 
     def __post_init__(self) -> None:
-        _require(self.runs >= 2, "vote.runs", self.runs, "a whole number of at least 2")
+        require(self.runs >= 2, "vote.runs", self.runs, "a whole number of at least 2")

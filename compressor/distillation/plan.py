@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from compressor.distillation.presets import Knobs, check_early_stopping, knobs_of
+from compressor.distillation.augmentation.weight import AddedWeight
+from compressor.distillation.presets import Knobs, check_early_stopping, knobs_of, methods_at
 from compressor.distillation.targets.bam import bam_terms
 from compressor.distillation.targets.gold import GoldLabels
 from compressor.distillation.targets.kd import kd_terms
@@ -47,12 +48,14 @@ class Plan:
         rule: which weights are kept.
         self_teacher: the student as its own teacher, where a term reads it.
         schedule: of the learning rate.
+        target_share: share of the rows that are a task's own, where texts were added; None: as many as there are.
     """
 
     terms: tuple[LossTerm, ...]
     rule: WeightRule
     self_teacher: SelfTeacher | None = None
     schedule: Schedule = field(default_factory=Linear)
+    target_share: float | None = None
 
     @property
     def reads_teacher(self) -> bool:
@@ -86,7 +89,16 @@ def build_plan(methods: Mapping[str, Knobs], *, patience: int | None) -> Plan:
     teacher = _self_teacher(methods, terms)
     rule = next((RULES[name](knobs_of(methods, name)) for name in methods if name in RULES), None)
     schedule = next((SCHEDULES[name](knobs_of(methods, name)) for name in methods if name in SCHEDULES), Linear())
-    return Plan(tuple(terms), rule or (Last() if patience is None else BestOnValidation(patience)), teacher, schedule)
+    added = next((knobs_of(methods, name) for name in methods_at(methods, "texts")), None)
+    if added is not None and added.weight not in (0.0, 1.0):
+        terms = [AddedWeight(term, added.weight) for term in terms]
+    return Plan(
+        tuple(terms),
+        rule or (Last() if patience is None else BestOnValidation(patience)),
+        teacher,
+        schedule,
+        target_share=added.target_share if added else None,
+    )
 
 
 def _self_teacher(methods: Mapping[str, Knobs], terms: list[LossTerm]) -> SelfTeacher | None:
@@ -106,9 +118,12 @@ def planned_steps(num_examples: Sequence[int], settings: TrainingSettings) -> in
 
     Args:
         num_examples: rows that every task reads. One task is read pass by pass, and each ends with a step of its own;
-            of several, rows are drawn, in all as many as the epochs hold [ours].
-        settings: epochs, batch and accumulation.
+            of several, rows are drawn, in all as many as the epochs hold [ours]. Added texts do not count: they
+            make no training longer.
+        settings: epochs or steps, batch and accumulation.
     """
+    if settings.steps is not None:
+        return settings.steps
     if len(num_examples) > 1:
         return -(-settings.epochs * sum(num_examples) // (settings.batch_size * settings.gradient_accumulation))
     micro_batches = -(-sum(num_examples) // settings.batch_size)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import yaml
 
+from compressor.distillation.augmentation.knobs import L2aKnobs, RefillKnobs, SourceKnobs
 from compressor.distillation.knob_types import converted
 from compressor.distillation.knobs import (
     AvgKnobs,
@@ -37,11 +38,14 @@ __all__ = [
     "GoldKnobs",
     "KdKnobs",
     "Knobs",
+    "L2aKnobs",
     "Place",
     "Preset",
+    "RefillKnobs",
     "SdaKnobs",
     "SdvKnobs",
     "SeKnobs",
+    "SourceKnobs",
     "SwaKnobs",
     "VoteKnobs",
     "check_early_stopping",
@@ -55,7 +59,7 @@ __all__ = [
 ]
 
 Knobs = dict[str, Any]
-Place = Literal["targets", "weights", "runs"]
+Place = Literal["texts", "targets", "weights", "runs"]
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,8 @@ class Preset:
 
     Attributes:
         knobs: the frozen dataclass that holds and checks its knobs.
-        place: where it acts: what the student learns from (targets), which weights of a run are kept (weights),
-            or what is made of several runs (runs).
+        place: where it acts: what the student reads (texts), what it learns from (targets), which weights of a run are
+            kept (weights), or what is made of several runs (runs).
         needs_teacher: whether it reads teacher targets.
         excludes: names that it cannot stand beside, with the reason.
         needs_all_steps: why a training that stops early is not what it means; empty where it may stop.
@@ -89,6 +93,8 @@ _SELF = ("sda", "sdv")
 _ONE_SELF = "both make the student its own teacher, by averaged weights or by averaged logits; choose one"
 _RULES = ("swa", "se", "ema")
 _ONE_RULE = "both say which weights of a run are kept; choose one"
+_TEXTS = ("source", "refill", "l2a")
+_ONE_TEXTS = "both say which texts are added; choose one (l2a refills source texts too)"
 _RUNS = ("avg", "vote")
 _ONE_RUNS = "both say what is made of several runs; choose one"
 
@@ -101,6 +107,9 @@ PRESETS: dict[str, Preset] = {
     "swa": Preset(SwaKnobs, "weights", False, _others("swa", _RULES, _ONE_RULE)),
     "se": Preset(SeKnobs, "weights", False, _others("se", _RULES, _ONE_RULE)),
     "ema": Preset(EmaKnobs, "weights", False, _others("ema", _RULES, _ONE_RULE)),
+    "source": Preset(SourceKnobs, "texts", False, _others("source", _TEXTS, _ONE_TEXTS)),
+    "refill": Preset(RefillKnobs, "texts", False, _others("refill", _TEXTS, _ONE_TEXTS)),
+    "l2a": Preset(L2aKnobs, "texts", False, _others("l2a", _TEXTS, _ONE_TEXTS)),
     "avg": Preset(AvgKnobs, "runs", False, _others("avg", _RUNS, _ONE_RUNS)),
     "vote": Preset(VoteKnobs, "runs", False, _others("vote", _RUNS, _ONE_RUNS)),
 }
@@ -112,7 +121,8 @@ def parse_method(value: object) -> dict[str, Knobs]:
     """Normalise a recipe's `method` to a mapping of names to checked knobs.
 
     The names come in the order of `PRESETS`, and `none` is left out beside other names: without a supervision
-    every method has gold labels, so `swa` and `[none, swa]` are the same.
+    every method has gold labels, so `swa` and `[none, swa]` are the same. Texts that only a teacher can answer need
+    one: without a supervision, `l2a` is `[kd, l2a]`.
 
     Args:
         value: a name, a mapping of names to knobs, a list of either, or a text as `parse_method_text` reads it.
@@ -134,7 +144,26 @@ def parse_method(value: object) -> dict[str, Knobs]:
         for other, reason in PRESETS[name].excludes.items():
             if other in methods:
                 raise ValueError(f"'{name}' and '{other}' cannot be combined: {reason}")
+    _supervise(methods)
     return {name: methods[name] for name in PRESETS if name in methods and (name != "none" or len(methods) == 1)}
+
+
+def _supervise(methods: dict[str, Knobs]) -> None:
+    """Plain `kd` where added texts have no labels and nothing is said of targets; ValueError beside gold labels."""
+    for name in methods_at(methods, "texts"):
+        if not reads_targets(name, knobs_of(methods, name)):
+            continue
+        if "none" in methods:
+            raise ValueError(
+                f"'none' and '{name}' cannot be combined: added texts have the teacher's targets only; use kd or bam"
+            )
+        if not needs_teacher(methods):
+            methods["kd"] = {}
+
+
+def reads_targets(name: str, knobs: object) -> bool:
+    """Whether the texts that a method adds are answered by the teacher, and not by labels of their own."""
+    return not (isinstance(knobs, SourceKnobs) and knobs.labels == "gold") and PRESETS[name].place == "texts"
 
 
 def parse_method_text(text: str) -> dict[str, Knobs]:

@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from compressor.data.batches import LOOKED_UP
 from compressor.distillation.plan import Plan
 from compressor.distillation.rates import LayerRates, parameter_groups
 from compressor.distillation.targets.term import TaskBatch
@@ -91,7 +92,7 @@ class DistillationTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
         """Sum of the terms over this micro-batch, divided by the examples of the whole step."""
-        looked_up = {key: inputs[key] for key in ("rows", "labels", "has_label", "targets")}
+        looked_up = {key: inputs[key] for key in ("rows", *LOOKED_UP)}
         tensors = {key: value for key, value in inputs.items() if key not in looked_up}
         looked_up["self_logits"] = self._self_logits(tensors, looked_up["rows"])
         logits = model(**tensors, rows=looked_up["rows"])
@@ -119,6 +120,7 @@ class DistillationTrainer(Trainer):
             targets=looked_up["targets"].get(name),
             self_logits=looked_up["self_logits"].get(name),
             progress=self.state.global_step / self.args.max_steps,
+            is_added=looked_up["is_added"][name],
         )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, TrainingArguments
 
 from compressor.data.batches import Collator, TaskExamples, Tokens, task_rows, tokenise, train_loader
-from compressor.data.splits import UNLABELLED, VALIDATION, TaskData, training_texts
+from compressor.data.splits import ADDED, UNLABELLED, VALIDATION, Split, TaskData, num_added, training_texts
 from compressor.distillation.plan import Plan, planned_steps, warmup_steps
 from compressor.distillation.precision import decide_training
 from compressor.distillation.rates import layer_rates
@@ -39,6 +39,8 @@ from serving.answers import decide
 CHECKPOINTS = "checkpoints"
 DECISION_FILE = "training.json"
 HISTORY_FILE = "history.json"
+VALIDATIONS = 10
+"""About how often a training of a given number of steps looks at validation."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,9 @@ def train(job: TrainingJob, folder: Path) -> None:
 
 
 def training_steps(data: Mapping[str, TaskData], plan: Plan, settings: TrainingSettings) -> int:
-    """Optimizer steps of a training by this plan; texts without label count where it reads the teacher."""
+    """Optimizer steps of a training by this plan; texts without label count where it reads the teacher, added never."""
     read = data if plan.reads_teacher else _labelled_only(data)
-    return planned_steps([len(training_texts(part)) for part in read.values()], settings)
+    return planned_steps([len(training_texts(part)) - num_added(part) for part in read.values()], settings)
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -144,13 +146,18 @@ def _check_targets(job: TrainingJob) -> None:
     if unknown := job.targets.keys() - job.data.keys():
         raise RuntimeError(f"there are targets for '{min(unknown)}', which is none of the tasks {', '.join(job.data)}")
     for name, data in job.data.items():
-        if UNLABELLED in data.splits and name not in job.targets:
+        if any(split.labels is None for split in _taught(data)) and name not in job.targets:
             raise RuntimeError(f"task '{name}' has texts without label, but no targets that could say anything of them")
+
+
+def _taught(data: TaskData) -> list[Split]:
+    """What a student reads beside its labelled rows."""
+    return [data.splits[name] for name in (UNLABELLED, ADDED) if name in data.splits]
 
 
 def _labelled_only(data: Mapping[str, TaskData]) -> dict[str, TaskData]:
     return {
-        name: replace(part, splits={split: rows for split, rows in part.splits.items() if split != UNLABELLED})
+        name: replace(part, splits={split: rows for split, rows in part.splits.items() if rows.labels is not None})
         for name, part in data.items()
     }
 
@@ -177,7 +184,14 @@ def _loader(job: TrainingJob, tokens: Mapping[str, Tokens]) -> torch.utils.data.
     examples = TaskExamples([tokens[name] for name in job.data])
     collator = Collator(rows, pad_id=_pad_id(job))
     settings = job.settings
-    return train_loader(examples, collator, settings.batch_size, seed=job.seed, task_exponent=settings.task_exponent)
+    return train_loader(
+        examples,
+        collator,
+        settings.batch_size,
+        seed=job.seed,
+        task_exponent=settings.task_exponent,
+        target_share=job.plan.target_share,
+    )
 
 
 def _decide_once(job: TrainingJob, loader: torch.utils.data.DataLoader[Any], folder: Path) -> dict[str, Any]:
@@ -211,7 +225,8 @@ def _trainer(
         optim="adamw_torch_fused" if decision["device"] in ("cpu", "cuda") else "adamw_torch",
         bf16=decision["dtype"] == "bf16",
         use_cpu=decision["device"] == "cpu",
-        eval_strategy="epoch",
+        eval_strategy="epoch" if settings.steps is None else "steps",
+        eval_steps=-(-steps // VALIDATIONS),
         save_strategy="no",
         save_total_limit=2,
         logging_steps=max(1, steps // 100),

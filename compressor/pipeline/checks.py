@@ -9,11 +9,15 @@ from transformers.integrations import get_available_reporting_integrations
 
 from compressor.data.folds import fold_numbers
 from compressor.data.splits import TaskData
+from compressor.distillation.augmentation.knobs import L2aKnobs, RefillKnobs
+from compressor.distillation.augmentation.reward_rows import reward_folds
 from compressor.distillation.plan import build_plan, check_plan
 from compressor.distillation.precision import find_device
 from compressor.distillation.training import training_steps
 from compressor.models.initialise import keep_layers, load_tokenizer, max_tokens, skeleton
+from compressor.models.masked_lm import load_masked_lm
 from compressor.models.warm_start import check_warm_start, is_warm_start
+from compressor.pipeline.augmenting_stages import ADAPTED, added_texts, augmented_tasks, pretrained_of
 from compressor.pipeline.joining import check_can_be_averaged, check_fits_data
 from compressor.pipeline.several_runs import given_folders, member_methods
 from compressor.recipe import Recipe, TrainingSettings
@@ -38,6 +42,9 @@ def check_before_training(recipe: Recipe) -> None:
     keep_layers(skeleton(recipe.student_model()), recipe.student.layers)
     if is_warm_start(recipe.student.model):
         check_warm_start(Path(recipe.student_model()))
+    knobs = added_texts(recipe.method)
+    if isinstance(knobs, RefillKnobs):
+        _check_masked_lm(recipe, knobs)
     if given := given_folders(recipe.method):
         check_can_be_averaged(given)
 
@@ -63,12 +70,24 @@ def check_with_data(recipe: Recipe, data: Mapping[str, TaskData]) -> None:
     plan = build_plan(methods, patience=recipe.training.early_stopping)
     check_plan(methods, recipe.training, training_steps(own, plan, recipe.training))
     _check_folds(recipe, data)
+    knobs = added_texts(methods)
+    if isinstance(knobs, L2aKnobs):
+        for task in augmented_tasks(recipe, knobs):
+            reward_folds(data[task])
 
 
 def _check_folds(recipe: Recipe, data: Mapping[str, TaskData]) -> None:
     for tasks in dict.fromkeys(recipe.teacher_group(task) for task in recipe.taught_tasks):
         if folds := recipe.teacher_of(tasks[0]).folds:
             fold_numbers({task: data[task] for task in tasks}, folds)
+
+
+def _check_masked_lm(recipe: Recipe, knobs: RefillKnobs) -> None:
+    for task in augmented_tasks(recipe, knobs):
+        if knobs.mlm == ADAPTED:
+            load_masked_lm(pretrained_of(recipe, task), must_be_trained=False)
+        else:
+            load_masked_lm(knobs.mlm, must_be_trained=True)
 
 
 def _trainings(recipe: Recipe) -> Iterator[TrainingSettings]:

@@ -13,16 +13,26 @@ import msgspec
 import numpy as np
 
 from compressor.data.prepare import prepare
-from compressor.data.splits import TaskData, load_task_data, save_task_data, training_texts
+from compressor.data.splits import (
+    SOURCE,
+    TRAIN,
+    TaskData,
+    concatenated,
+    load_task_data,
+    save_task_data,
+    training_texts,
+    with_range_of,
+)
 from compressor.distillation.plan import build_plan
 from compressor.distillation.presets import label_of
 from compressor.distillation.training import TrainingJob, train
 from compressor.evaluation.figures import SPLITS
-from compressor.models.checkpoint import load_checkpoint
+from compressor.models.checkpoint import load_checkpoint, with_tasks
 from compressor.models.initialise import from_teacher, load_tokenizer, pretrained_model
 from compressor.models.task_model import TaskModel
 from compressor.models.teacher import import_teacher, stored_logits
 from compressor.models.warm_start import is_warm_start, take_heads
+from compressor.pipeline.added import AddedPlace, with_added
 from compressor.pipeline.stages import read_json, write_json
 from compressor.progress import announce
 from compressor.recipe import Recipe, TaskSettings, TeacherSettings, TrainingSettings
@@ -94,10 +104,40 @@ def load_some(folder: Path, tasks: Collection[str]) -> dict[str, TaskData]:
     return found
 
 
-def train_teacher(folder: Path, data: Mapping[str, TaskData], model: str, context: TrainingContext) -> None:
-    """Fine-tune a pretrained checkpoint on the gold labels of one task, or of several that share it."""
+def with_source_rows(data: Mapping[str, TaskData], *, beside_own: bool = False) -> dict[str, TaskData]:
+    """Tasks whose train rows are those of their source, or their own and the source's; without one their own."""
+    return {name: _with_source_rows(task, beside_own) if SOURCE in task.splits else task for name, task in data.items()}
+
+
+def _with_source_rows(data: TaskData, beside_own: bool) -> TaskData:
+    own, source = data.splits[TRAIN], data.splits[SOURCE]
+    if beside_own:
+        return replace(data, splits={**data.splits, TRAIN: concatenated(own, source)})
+    return replace(data, task=with_range_of(data.task, source), splits={**data.splits, TRAIN: source})
+
+
+def train_teacher(
+    folder: Path,
+    data: Mapping[str, TaskData],
+    model: str,
+    context: TrainingContext,
+    *,
+    start: Path | None = None,
+) -> None:
+    """Fine-tune on the gold labels of one task, or of several that share the teacher.
+
+    Args:
+        folder: of the teacher.
+        data: the tasks.
+        model: the pretrained checkpoint.
+        context: settings and seeds.
+        start: the teacher after an earlier training, whose weights are taken instead of the pretrained ones.
+    """
+    tasks = [task.task for task in data.values()]
     job = TrainingJob(
-        model=pretrained_model(model, [task.task for task in data.values()], seed=context.seeds.initial),
+        model=with_tasks(load_checkpoint(start), tasks)
+        if start
+        else pretrained_model(model, tasks, seed=context.seeds.initial),
         tokenizer=load_tokenizer(model),
         data=data,
         targets={},
@@ -132,7 +172,13 @@ def store_predictions(folder: Path, data: TaskData, settings: TeacherSettings) -
 
 
 def train_student(
-    folder: Path, data: Mapping[str, TaskData], recipe: Recipe, *, targets: Mapping[str, Path], teacher: Path | None
+    folder: Path,
+    data: Mapping[str, TaskData],
+    recipe: Recipe,
+    *,
+    targets: Mapping[str, Path],
+    added: Mapping[str, AddedPlace],
+    teacher: Path | None,
 ) -> None:
     """Train the student, a control of it, or one of several runs of it.
 
@@ -141,16 +187,19 @@ def train_student(
         data: the tasks.
         recipe: with the method and the order seed of this training.
         targets: per task the folder of `compute_targets`; empty where the method reads no teacher.
+        added: per task that gets texts by its method, where they are.
         teacher: whose layers are copied, or None for the pretrained checkpoint's.
     """
-    model = _initial_student(data, recipe, teacher)
+    model = initial_student(data, recipe, teacher)
     if is_warm_start(recipe.student.model):
         _take_earlier_heads(model, recipe.student_model(), folder)
+    logits = {task: np.load(path / TARGETS_FILE) for task, path in targets.items()}
+    data, logits = with_added(data, logits, added)
     job = TrainingJob(
         model=model,
         tokenizer=load_tokenizer(recipe.student_model()),
         data=data,
-        targets={task: np.load(path / TARGETS_FILE) for task, path in targets.items()},
+        targets=logits,
         plan=build_plan(recipe.method, patience=recipe.training.early_stopping),
         settings=recipe.training,
         max_length=recipe.max_length,
@@ -160,7 +209,8 @@ def train_student(
     train(job, folder)
 
 
-def _initial_student(data: Mapping[str, TaskData], recipe: Recipe, teacher: Path | None) -> TaskModel:
+def initial_student(data: Mapping[str, TaskData], recipe: Recipe, teacher: Path | None) -> TaskModel:
+    """A recipe's student before its training; `teacher` as `train_student` takes it."""
     tasks = [task.task for task in data.values()]
     if teacher is not None:
         return from_teacher(load_checkpoint(teacher), tasks, layers=recipe.student.layers)

@@ -1,4 +1,4 @@
-"""The stages up to the student: what `teacher_stages` has, then the student and its controls.
+"""The stages up to the student: what `teacher_stages` and `augmenting_stages` have, then the student and its controls.
 
 A method of several runs (`avg`, `vote`) has a stage per run. They start from the same initial weights and differ
 in data order and dropout; the first is the stage of the same method without `avg` or `vote`.
@@ -14,6 +14,7 @@ from pathlib import Path
 from compressor.distillation.presets import PRESETS, Knobs, file_label_of, knobs_of, label_of, needs_teacher
 from compressor.models.resolve import checkpoint_fingerprint
 from compressor.pipeline import learning
+from compressor.pipeline.augmenting_stages import AugmentingStages
 from compressor.pipeline.joining import average_students, check_are_students
 from compressor.pipeline.several_runs import (
     given_folders,
@@ -23,11 +24,11 @@ from compressor.pipeline.several_runs import (
     without_folders,
 )
 from compressor.pipeline.stages import Stage
-from compressor.pipeline.teacher_stages import TeacherStages, by_role
+from compressor.pipeline.teacher_stages import by_role
 from serving.errors import UserError
 
 
-class LearningStages(TeacherStages):
+class LearningStages(AugmentingStages):
     """What a recipe trains, joined to a store; each stage is made when it is asked for."""
 
     @cached_property
@@ -91,6 +92,8 @@ class LearningStages(TeacherStages):
         recipe = self.recipe.model_copy(update={"method": dict(methods), "order_seed": order_seed})
         targets = self.targets if needs_teacher(methods) else {}
         inputs = {"data": self.data, **{f"targets-{task}": stage for task, stage in targets.items()}}
+        for task, stages in self.added_stages(methods).items():
+            inputs |= {f"{role}-{task}": stage for role, stage in stages.items()}
         if recipe.student.init == "teacher":
             inputs["teacher"] = next(iter(self.teachers.values()))
         return Stage(
@@ -111,6 +114,7 @@ class LearningStages(TeacherStages):
                 self._all_data(),
                 recipe,
                 targets={task: self.path(stage) for task, stage in targets.items()},
+                added=self.added_places(methods),
                 teacher=self.path(inputs["teacher"]) if "teacher" in inputs else None,
             ),
             inputs,

@@ -67,6 +67,19 @@ class TeacherStages:
         )
 
     @cached_property
+    def source_data(self) -> Stage:
+        """Rows of every task as if all its labelled rows were used: sources are the same for every subset of them."""
+        whole = {"train_rows": None, "unlabelled": None}
+        tasks = {name: task.model_copy(update=whole) for name, task in self.recipe.tasks.items()}
+        return Stage(
+            "data",
+            1,
+            {name: _data_fields(task) for name, task in tasks.items()},
+            lambda folder: learning.prepare_data(folder, tasks),
+            label="reading the sources",
+        )
+
+    @cached_property
     def teacher_groups(self) -> dict[Group, list[Stage]]:
         """Every teacher once, one or the members of an ensemble, by the tasks that it is trained on."""
         groups = dict.fromkeys(self.recipe.teacher_group(task) for task in self.recipe.taught_tasks)
@@ -153,30 +166,66 @@ class TeacherStages:
 
     def _trained_teacher(self, tasks: Group, member: int, fold: Fold | None = None) -> Stage:
         settings = self.recipe.teacher_of(tasks[0])
-        training = settings.training(self.recipe.training)
-        seeds = learning.Seeds(self.recipe.seed, member_seed(self.recipe.seed, member))
-        context = learning.TrainingContext(training, self.recipe.max_length, seeds)
+        training, context = self._context(tasks, member)
         (model,) = settings.models
+        before = self._source_teacher(tasks, member) if self.reading_of_source(tasks) == "first" else None
         return Stage(
-            f"teacher-{tasks[0] if len(tasks) == 1 else 'multitask'}" + (f"-fold-{fold.number + 1}" if fold else ""),
+            _teacher_name(tasks) + (f"-fold-{fold.number + 1}" if fold else ""),
             3,
             {
                 "tasks": sorted(tasks),
                 "model": checkpoint_fingerprint(model),
                 **({"fold": fold.number, "folds": fold.total} if fold else {}),
-                **self._training_fields(training, seeds, num_tasks=len(tasks)),
+                **({"source": "together"} if self.reading_of_source(tasks) == "together" else {}),
+                **self._training_fields(training, context.seeds, num_tasks=len(tasks)),
             },
-            lambda folder: learning.train_teacher(folder, self._rows_of_teacher(tasks, fold), model, context),
-            {"data": self.data},
+            lambda folder: learning.train_teacher(
+                folder, self._rows_of_teacher(tasks, fold), model, context, start=self.path(before) if before else None
+            ),
+            {"data": self.data, **({"before": before} if before else {})},
             label=f"fine-tuning the {_called(member + 1, settings)} for {', '.join(tasks)}{_without(fold)}",
         )
 
+    def _source_teacher(self, tasks: Group, member: int) -> Stage:
+        """The teacher after the rows of the source, from which it goes on with the task's own."""
+        settings = self.recipe.teacher_of(tasks[0])
+        training, context = self._context(tasks, member)
+        (model,) = settings.models
+        return Stage(
+            f"{_teacher_name(tasks)}-source",
+            1,
+            {
+                "tasks": sorted(tasks),
+                "model": checkpoint_fingerprint(model),
+                **self._training_fields(training, context.seeds, num_tasks=len(tasks)),
+            },
+            lambda folder: learning.train_teacher(
+                folder,
+                learning.with_source_rows(learning.load_some(self.path(self.source_data), tasks)),
+                model,
+                context,
+            ),
+            {"data": self.source_data},
+            label=f"fine-tuning the {_called(member + 1, settings)} for {', '.join(tasks)} on the rows of its source",
+        )
+
+    def reading_of_source(self, tasks: Group) -> str:
+        """What the teacher of some tasks does with the rows of their source: `none` where there are none."""
+        has_source = any(self.recipe.tasks[task].source for task in tasks)
+        return self.recipe.teacher_of(tasks[0]).source if has_source else "none"
+
+    def _context(self, tasks: Group, member: int) -> tuple[TrainingSettings, learning.TrainingContext]:
+        training = self.recipe.teacher_of(tasks[0]).training(self.recipe.training)
+        seeds = learning.Seeds(self.recipe.seed, member_seed(self.recipe.seed, member))
+        return training, learning.TrainingContext(training, self.recipe.max_length, seeds)
+
     def _rows_of_teacher(self, tasks: Group, fold: Fold | None) -> dict[str, TaskData]:
         data = learning.load_some(self.path(self.data), tasks)
-        if fold is None:
-            return data
-        numbers = fold_numbers(data, fold.total)
-        return {task: without_fold(rows, numbers[task], fold.number) for task, rows in data.items()}
+        if fold is not None:
+            numbers = fold_numbers(data, fold.total)
+            data = {task: without_fold(rows, numbers[task], fold.number) for task, rows in data.items()}
+        together = self.reading_of_source(tasks) == "together"
+        return learning.with_source_rows(data, beside_own=True) if together else data
 
     @cached_property
     def targets(self) -> dict[str, Stage]:
@@ -219,6 +268,10 @@ class TeacherStages:
     def _all_data(self) -> dict[str, TaskData]:
         """The rows of every task that the student answers."""
         return learning.load_some(self.path(self.data), self.recipe.student_tasks)
+
+
+def _teacher_name(tasks: Group) -> str:
+    return f"teacher-{tasks[0] if len(tasks) == 1 else 'multitask'}"
 
 
 def by_role(role: str, stages: Sequence[Stage]) -> dict[str, Stage]:

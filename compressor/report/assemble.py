@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from compressor.evaluation.figures import FIGURES_FILE, SUMMED_SIZES
+from compressor.pipeline.augmentation_facts import augmentation_facts
 from compressor.pipeline.confidence import read_confidence
 from compressor.pipeline.flatness import FLATNESS_FILE
 from compressor.pipeline.joining import training_facts
@@ -57,6 +58,7 @@ def assemble_report(pipeline: Pipeline) -> dict[str, Any]:
         "student": {**_student(pipeline, "student", pipeline.student), "method": recipe.method},
         "controls": {name: _student(pipeline, f"control-{name}", stage) for name, stage in pipeline.controls.items()},
         "warm_start": _warm_start(pipeline),
+        "augmentation": augmentation_facts(pipeline),
         "flatness": read_json(pipeline.path(pipeline.flatness) / FLATNESS_FILE) if pipeline.flatness else None,
         "artifacts": _artifacts(pipeline, bundle),
         **timing_facts(pipeline),

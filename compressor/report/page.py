@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from plotly.offline import get_plotlyjs
 
 from compressor.report import ladder, latency, sections
+from compressor.report.augmentation import augmentation_views
 from compressor.report.calibration import calibration_views, uncalibrated_tasks
 from compressor.report.churn import churn_views
 from compressor.report.classes import class_views
@@ -135,6 +136,7 @@ def _content(report: Mapping[str, Any]) -> dict[str, Any]:
         "flatness": flatness_view(report),
         "data": sections.data_table(report),
         "notices": sections.notices(report),
+        "augmentation": augmentation_views(report),
         "latency": latency.latency_table(report),
         "latency_parts": latency.parts_table(report),
         "latency_over": latency.baseline_name(report),

@@ -95,7 +95,7 @@ def controls_table(report: Report, view: Overview) -> Table | None:
 
 def data_table(report: Report) -> Table:
     """Rows and dropped rows per task."""
-    splits = ("train", "validation", "test", "unlabelled")
+    splits = ("train", "validation", "test", "unlabelled", "source")
     rows = tuple(
         (
             task,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from torch import Tensor
@@ -24,6 +24,7 @@ class TaskBatch:
             None where the plan has none.
         progress: s / N of the optimizer step s = 0 .. N - 1 that the batch is part of, the same for all of its
             micro-batches; in [0, 1).
+        is_added: which rows were added to the task's own, bool [rows]; None: none.
     """
 
     task: Task
@@ -33,6 +34,13 @@ class TaskBatch:
     targets: Tensor | None
     self_logits: Tensor | None = None
     progress: float = 0.0
+    is_added: Tensor | None = None
+
+    def select(self, rows: Tensor) -> TaskBatch:
+        """The rows of a boolean mask [rows]."""
+        aligned = ("logits", "labels", "has_label", "targets", "self_logits", "is_added")
+        parts = {name: value[rows] for name in aligned if (value := getattr(self, name)) is not None}
+        return replace(self, **parts)
 
 
 class LossTerm(Protocol):

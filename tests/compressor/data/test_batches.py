@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -96,10 +98,11 @@ def test_a_mixed_batch_is_padded_and_looked_up(examples: TaskExamples) -> None:
 def test_a_task_without_rows_in_the_batch_is_absent(examples: TaskExamples) -> None:
     """An empty entry would make the mean over its rows NaN, and every weight after it."""
     batch = collator()([examples[3], examples[4]])
-    assert {name: list(batch[name]) for name in ("rows", "labels", "has_label", "targets")} == {
+    assert {name: list(batch[name]) for name in ("rows", "labels", "has_label", "is_added", "targets")} == {
         "rows": ["urgency"],
         "labels": ["urgency"],
         "has_label": ["urgency"],
+        "is_added": ["urgency"],
         "targets": [],
     }
 
@@ -116,6 +119,42 @@ def test_texts_without_labels_have_none_that_could_be_learned() -> None:
     rows = task_rows(tags)
     assert rows.labels[1].isnan().all()
     assert rows.has_label.tolist() == [True, False]
+
+
+def with_added_texts(labels: np.ndarray | None = None) -> TaskData:
+    """The intent task (2 train rows, 1 without label) with four texts that were added."""
+    intent, _ = two_tasks()
+    added = Split([("p",), ("q",), ("r",), ("s",)], labels)
+    return replace(intent, splits={**intent.splits, "added": added})
+
+
+def test_added_texts_come_last_and_are_marked() -> None:
+    """Catches added rows that are taken for the task's own, or that stand in another order than their targets."""
+    data = with_added_texts()
+    assert [text for (text,) in training_texts(data)][-4:] == ["p", "q", "r", "s"]
+    rows = task_rows(data, np.zeros((7, 3)))
+    assert rows.is_added.tolist() == [False] * 3 + [True] * 4
+    assert rows.has_label.tolist() == [True, True] + [False] * 5
+    gold = task_rows(with_added_texts(np.array([0, 1, 2, 0])))
+    assert gold.labels.tolist() == [2, 1, -100, 0, 1, 2, 0]
+    assert gold.has_label.tolist() == [True, True, False] + [True] * 4
+    assert not task_rows(two_tasks()[0]).is_added.any()
+
+
+def test_a_loader_reads_added_texts_once_or_by_the_share_of_the_targets_own(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """Catches a share that counts the wrong rows, and a mixture where every row was to be read once."""
+    data = with_added_texts()
+    examples = TaskExamples([tokenise(tokenizer, training_texts(data), 8)])
+    collator = Collator([task_rows(data, np.zeros((7, 3)))], pad_id=0)
+    once = train_loader(examples, collator, 2, seed=0, task_exponent=0.75).batch_sampler
+    assert sorted(row for batch in once for row in batch) == list(range(7))  # type: ignore[union-attr]
+    mixed = train_loader(examples, collator, 2, seed=0, task_exponent=0.75, target_share=0.9).batch_sampler
+    assert isinstance(mixed, LengthGroupedBatchSampler)
+    assert mixed.mixture is not None
+    assert mixed.mixture.sizes == (3, 4)
+    np.testing.assert_allclose(mixed.mixture.probabilities, [0.9, 0.1])
 
 
 def test_cached_targets_of_other_rows_are_refused() -> None:
@@ -150,6 +189,7 @@ def test_a_loader_mixes_several_tasks_and_reads_a_single_one_as_ever(examples: T
     assert mixed.mixture.sizes == (3, 2)
     assert mixed.mixture.seed == mixed.seed == 4
     np.testing.assert_allclose(mixed.mixture.probabilities, np.sqrt([3, 2]) / np.sqrt([3, 2]).sum())
-    alone = train_loader(TaskExamples(examples.tokens[:1]), collator(), 2, seed=4, task_exponent=0.5).batch_sampler
+    one = Collator(collator().tasks[:1], pad_id=0)
+    alone = train_loader(TaskExamples(examples.tokens[:1]), one, 2, seed=4, task_exponent=0.5).batch_sampler
     assert alone is not None
     assert list(alone) == list(LengthGroupedBatchSampler([5, 8, 6], 2, seed=4))

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from compressor.data.builtin import CORPORA
 from compressor.data.files import read_table
-from compressor.data.mixture import TaskMixture
+from compressor.data.mixture import TaskMixture, task_probabilities
 from compressor.data.order import LengthGroupedBatchSampler
 
 
@@ -131,7 +131,9 @@ def mixed(lengths: np.ndarray) -> LengthGroupedBatchSampler:
     """Three tasks of very different sizes, one behind the other."""
     lengths = lengths[:-5]  # no whole number of batches
     sizes = [1200, 400, len(lengths) - 1600]
-    return LengthGroupedBatchSampler(lengths, 16, seed=3, mixture=TaskMixture(sizes, 0.5, seed=3))
+    return LengthGroupedBatchSampler(
+        lengths, 16, seed=3, mixture=TaskMixture(sizes, task_probabilities(sizes, 0.5), seed=3)
+    )
 
 
 def batches_of(sampler: LengthGroupedBatchSampler, epoch: int) -> list[list[int]]:
@@ -174,9 +176,13 @@ def test_the_order_of_a_mixture_depends_on_seed_and_epoch_alone(mixed: LengthGro
     assert epochs[0] != epochs[1] != epochs[2]
     state = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]
     sizes = [1200, 400, len(mixed.lengths) - 1600]
-    fresh = LengthGroupedBatchSampler(mixed.lengths, 16, seed=3, mixture=TaskMixture(sizes, 0.5, seed=3))
+    fresh = LengthGroupedBatchSampler(
+        mixed.lengths, 16, seed=3, mixture=TaskMixture(sizes, task_probabilities(sizes, 0.5), seed=3)
+    )
     assert batches_of(fresh, 2) == epochs[2]
     assert torch.equal(torch.get_rng_state(), state[0])
     assert np.random.get_state()[1].tolist() == state[1]  # type: ignore[index]
-    other = LengthGroupedBatchSampler(mixed.lengths, 16, seed=4, mixture=TaskMixture(sizes, 0.5, seed=4))
+    other = LengthGroupedBatchSampler(
+        mixed.lengths, 16, seed=4, mixture=TaskMixture(sizes, task_probabilities(sizes, 0.5), seed=4)
+    )
     assert batches_of(other, 2) != epochs[2]

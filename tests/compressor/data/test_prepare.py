@@ -183,3 +183,29 @@ def test_many_whole_numbers_are_asked_about(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", [{"text": f"t {i}", "label": i % 60} for i in range(240)])
     notices = prepared(task={"data": path})["task"].notices
     assert any("60 different whole numbers" in notice for notice in notices)
+
+
+def test_source_rows_have_the_tasks_labels_and_no_evaluation_text(folder: Path, tmp_path: Path) -> None:
+    """Catches source labels in another order than the target's, and evaluation texts that come in by the source."""
+    rows = [{"body": "b7 x", "kind": "b"}, {"body": "B3!", "kind": "b"}, {"body": "a5 x", "kind": "a"}]
+    source = write(tmp_path / "other.jsonl", [{**row, "shop": shop} for shop in ("one", "two") for row in rows])
+    settings = {"data": source, "text": "body", "label": "kind", "where": {"shop": "one"}}
+    data = prepared(task={"data": str(folder), "source": settings})["task"]
+    assert data.splits["source"].texts == [("b7 x",), ("a5 x",)]
+    assert np.asarray(data.splits["source"].labels).tolist() == [1, 0]
+    assert data.dropped["source"] == 1
+    assert "1 source rows were dropped: their text is also in test" in data.notices
+    assert data.sources["source"] == {"name": source, "where": {"shop": "one"}}
+
+
+def test_a_source_that_is_not_one_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Catches labels that the student has no output for, and pairs where the task reads single texts."""
+    other = write(tmp_path / "other.jsonl", [{"text": "c1", "label": "c"}])
+    with pytest.raises(UserError, match=r"no train row has the label 'c'.*leave other rows out with source\.where"):
+        prepared(task={"data": str(folder), "source": {"data": other}})
+    pairs = write(tmp_path / "pairs.jsonl", [{"text_a": "a", "text_b": "b", "label": "a"}])
+    with pytest.raises(UserError, match=r"the task's rows have 1 texts, those of its source 2\. Set source\.text"):
+        prepared(task={"data": str(folder), "source": {"data": pairs}})
+    leaked = write(tmp_path / "leaked.jsonl", [{"text": "b3", "label": "b"}])
+    with pytest.raises(UserError, match="no source row is left after 1 were dropped"):
+        prepared(task={"data": str(folder), "source": {"data": leaked}})

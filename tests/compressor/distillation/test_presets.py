@@ -62,7 +62,7 @@ def test_methods_written_on_the_command_line(text: str, methods: dict[str, objec
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("kdd", "no method 'kdd'. Choose one of: none, kd, bam, sda, sdv, swa, se, ema, avg, vote. Did you mean kd?"),
+        ("kdd", "no method 'kdd'. Choose one of: none, kd, bam, sda, sdv, swa, se, ema, source, refill, l2a, avg, vote. Did you mean kd?"),
         ("swa:evry=2", "method 'swa' has no knob 'evry'. Choose one of: start, every, rate, keep. Did you mean every?"),
         ("sda:k=2.5", "sda.k is 2.5, expected a whole number or 'all'"),
         ("sda:k=0", "sda.k is 0, expected a whole number of at least 1, or all"),
@@ -119,7 +119,7 @@ def test_wrong_use_gets_one_clear_line(text: str, said: str) -> None:
 
 def test_every_method_has_a_place_and_described_knobs() -> None:
     """Catches a method that no place runs, and a knob that --help cannot explain."""
-    assert {preset.place for preset in PRESETS.values()} == {"targets", "weights", "runs"}
+    assert {preset.place for preset in PRESETS.values()} == {"texts", "targets", "weights", "runs"}
     for name, preset in PRESETS.items():
         for knob in dataclasses.fields(preset.knobs):
             assert knob.metadata["help"], f"{name}.{knob.name}"
@@ -136,6 +136,19 @@ def test_methods_are_taken_apart_by_place() -> None:
     assert knobs_of(methods, "swa") == SwaKnobs(every=3)
     assert needs_teacher(methods)
     assert not needs_teacher(parse_method_text("sda+swa"))
+
+
+def test_texts_that_a_teacher_answers_are_learned_by_kd() -> None:
+    """Catches added texts without label and without a loss that reads their targets: they would be no texts at all."""
+    assert parse_method_text("l2a") == parse_method_text("kd+l2a") == {"kd": {}, "l2a": {}}
+    assert list(parse_method_text("refill+swa")) == ["kd", "swa", "refill"]
+    assert list(parse_method_text("bam+source")) == ["bam", "source"]
+    assert list(methods_at(parse_method_text("l2a"), "texts")) == ["l2a"]
+    gold = parse_method_text("source:labels=gold")
+    assert list(gold) == ["source"] and not needs_teacher(gold)
+    assert list(parse_method_text("kd+source:labels=gold")) == ["kd", "source"]
+    with pytest.raises(ValueError, match="added texts have the teacher's targets only"):
+        parse_method_text("none+refill")
 
 
 def test_names_are_read_without_torch() -> None:

@@ -1,0 +1,143 @@
+"""L2A (our reading) in the small: few labels of one domain, many of another, by `compressor compare`.
+
+Two pairs of domains: (a) intents of supportdesk's bank texts, the other three domains as the source, with 5, 10 and 20
+labels per intent; (b) kitchen reviews with 50 to 500 labels, book reviews as the source. The arms are those of
+`benchmarks/recipes/l2a_arms.yaml`, all with the same teacher (source, then target), initial student and optimizer
+steps. Each seed draws its own labelled rows and data order. Nothing is chosen on validation or test. The masked
+language model is adapted once per pair to the source's texts alone, so that no seed waits for its own. What is done is
+kept: the same command continues.
+
+    python -m benchmarks.l2a --data DATA --work runs/l2a
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from benchmarks.cells import DOCS, HERE, draw_rows, dtype_here, put_block
+from benchmarks.comparisons import Kept, compare_and_keep, recipe_path
+from benchmarks.label_curves import curves
+from compressor.data.builtin import CORPORA
+from compressor.data.prepare import prepare
+from compressor.distillation.presets import parse_method
+from compressor.models.masked_lm import MASKED_LM_FILE, Adaptation, adapt_masked_lm
+from compressor.progress import announce
+from compressor.recipe import Recipe
+from compressor.recipe_file import load_recipe
+
+ARMS = HERE / "recipes" / "l2a_arms.yaml"
+LABELS = {"bank": (60, 120, 240), "kitchen": (50, 100, 200, 500)}
+MAIN = "k l2a:kd"
+REFILLING = {"refill", "l2a"}
+SOURCE_ROWS = 2000
+QUICK_ROWS = 24
+QUICK_OVERRIDES = ("training.steps=2", "teacher.epochs=1", "student.layers=1")
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Compare at every number of labels; exit 1 at the end if one comparison failed."""
+    arguments = _parse(given)
+    wanted = [(name, rows) for name in arguments.only for rows in arguments.labels or LABELS[name]]
+    failed = []
+    for name, rows in wanted:
+        if not _compared(arguments, name, rows):
+            failed.append(f"{name} with {rows}")
+        put_block(arguments.docs, f"l2a-{name}", curves(arguments.results, f"l2a_{name}"))
+    if failed:
+        sys.exit(f"these comparisons failed: {', '.join(failed)}. The same command continues them.")
+
+
+def _compared(arguments: argparse.Namespace, name: str, rows: int) -> bool:
+    announce(f"{name}: comparing the arms of {arguments.arms} with {rows} labels")
+    kept = Kept(arguments.results, docs=None)
+    output = arguments.work / f"l2a_{name}-{rows}"
+    return compare_and_keep(f"l2a_{name}", _options(arguments, name, rows), output, kept, called=f"l2a_{name}_{rows}")
+
+
+def _options(arguments: argparse.Namespace, name: str, rows: int) -> list[str]:
+    """Options of `compressor compare`."""
+    recipe = load_recipe(recipe_path(f"l2a_{name}"))
+    overrides = [f"training.dtype={arguments.dtype}", f"training.threads={arguments.threads}", *arguments.overrides]
+    overrides += _places(arguments, recipe)
+    masked_lm = _masked_lm(arguments, name, load_recipe(recipe_path(f"l2a_{name}"), overrides))
+    arms = _arms(arguments, masked_lm)
+    options = ["--arms", str(arms), "--seeds", str(arguments.seeds), "--jobs", str(arguments.jobs)]
+    options += ["--train-rows", str(rows), "--stages", str(arguments.work / f"stages-{name}"), "--main", MAIN]
+    return [*options, *(part for override in overrides for part in ("--set", override))]
+
+
+def _places(arguments: argparse.Namespace, recipe: Recipe) -> list[str]:
+    """Rows that are drawn once: as many for every seed, of evaluation splits and source at most what was asked for."""
+    ((task, settings),) = recipe.tasks.items()
+    if settings.data in CORPORA or settings.source is None:
+        return []
+    evaluation = {"train": None, "validation": arguments.validation_rows, "test": arguments.test_rows}
+    source = {"train": arguments.source_rows, "validation": 1, "test": 1}
+    found = []
+    for key, data, sizes in (("data", settings.data, evaluation), ("source.data", settings.source.data, source)):
+        called = "-".join(map(str, (Path(data).name, *sizes.values())))
+        rows = draw_rows(arguments.data / Path(data).name, arguments.work / called, sizes)
+        found.append(f"tasks.{task}.{key}={rows.resolve()}")
+    return found
+
+
+def _masked_lm(arguments: argparse.Namespace, name: str, recipe: Recipe) -> Path:
+    """A masked language model that has read the source's texts."""
+    folder: Path = arguments.work / f"masked-lm-{name}"
+    if not (folder / MASKED_LM_FILE).is_file():
+        (task,) = prepare(recipe.tasks).values()
+        announce(f"{name}: adapting a masked language model to {len(task.splits['source'])} source texts")
+        settings = Adaptation(arguments.masked_lm_epochs, recipe.max_length, recipe.seed)
+        adapt_masked_lm(recipe.student_model(), task.splits["source"].texts, settings, folder=folder)
+    return folder
+
+
+def _arms(arguments: argparse.Namespace, masked_lm: Path) -> Path:
+    """The arms, those that refill with that masked language model."""
+    arms = yaml.safe_load(arguments.arms.read_text())
+    for arm in arms.values():
+        arm["method"] = parse_method(arm["method"])
+        for name in REFILLING & arm["method"].keys():
+            arm["method"][name]["mlm"] = str(masked_lm.resolve())
+    path: Path = arguments.work / f"arms-{masked_lm.name}.yaml"
+    path.write_text(yaml.safe_dump(arms, sort_keys=False))
+    return path
+
+
+def _parse(given: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data", type=Path, required=True, help="a folder that holds amazon_kitchen/train.jsonl and so on"
+    )
+    parser.add_argument("--work", type=Path, default=Path("runs/l2a"), help="keeps rows, stages and comparisons")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--docs", type=Path, default=DOCS)
+    parser.add_argument("--only", nargs="+", default=list(LABELS), choices=list(LABELS), metavar="NAME")
+    parser.add_argument("--labels", type=int, nargs="+", default=None, help="labelled rows; default: each pair's own")
+    parser.add_argument("--arms", type=Path, default=ARMS, help="as compare takes them")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--threads", type=int, default=1, help="of each training")
+    parser.add_argument("--dtype", default=dtype_here(), choices=("fp32", "bf16"), help="one for every cell")
+    parser.add_argument("--validation-rows", type=int, default=50, help="looked at for the curves, and nothing else")
+    parser.add_argument("--test-rows", type=int, default=500)
+    parser.add_argument("--source-rows", type=int, default=SOURCE_ROWS)
+    parser.add_argument("--masked-lm-epochs", type=int, default=2)
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--quick", action="store_true", help="to see that it runs; figures mean nothing")
+    arguments = parser.parse_args(given)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    if arguments.quick:
+        arguments.seeds, arguments.labels, arguments.masked_lm_epochs = 2, [QUICK_ROWS], 1
+        arguments.validation_rows = arguments.test_rows = arguments.source_rows = QUICK_ROWS
+        arguments.overrides += QUICK_OVERRIDES
+    return arguments
+
+
+if __name__ == "__main__":
+    main()

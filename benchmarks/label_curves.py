@@ -1,0 +1,82 @@
+"""Curves over numbers of labels: every arm's mean, and how far one arm stands from each of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from compressor.pipeline.stages import read_json
+
+JUDGED = "k l2a"
+_LETTERS = {"none": "a none", "kd": "b kd"}
+
+
+def curves(results: Path, prefix: str) -> str:
+    """Two tables in markdown from the kept comparisons `<prefix>_<labels>.json`; a note where there is none.
+
+    The first has the mean test score of every arm in points, the second the paired difference of L2A to every other
+    arm, with its 95% interval over the seeds (t, seeds - 1 degrees of freedom; test texts are the same for all).
+    """
+    found = {int(path.stem.rsplit("_", 1)[1]): read_json(path) for path in results.glob(f"{prefix}_*.json")}
+    if not found:
+        return "Not measured yet."
+    columns = sorted(found)
+    arms = {labels: _scores(found[labels]) for labels in columns}
+    names = sorted({name for scores in arms.values() for name in scores})
+    lines = [
+        *_head("arm", columns, found),
+        *(_row(name, [_mean(arms[n].get(name)) for n in columns]) for name in names),
+    ]
+    lines += ["", *_head(f"{JUDGED} less", columns, found)]
+    others = [name for name in names if name != JUDGED]
+    lines += [_row(name, [_difference(arms[n].get(JUDGED), arms[n].get(name)) for n in columns]) for name in others]
+    host = found[columns[-1]]["environment"]
+    tests = {one["tasks"][task]["rows"]["test"] for one in found.values() for task in one["tasks"]}
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Points of accuracy on {max(tests)} test texts. {host['cpu_model']}, {host['available_cpus']} CPUs.",
+        ]
+    )
+
+
+def _scores(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Per arm its score by seed, in points."""
+    (task,) = result["tasks"]
+    return {
+        _LETTERS.get(arm["label"], arm["label"]): {
+            seed: 100.0 * score for seed, score in arm["tasks"][task]["per_seed"].items()
+        }
+        for arm in result["arms"]
+    }
+
+
+def _head(title: str, columns: Sequence[int], found: Mapping[int, Mapping[str, Any]]) -> list[str]:
+    cells = [f"{labels} labels, {len(found[labels]['seeds'])} seeds" for labels in columns]
+    return [_row(title, cells), _row("---", ["--:"] * len(columns))]
+
+
+def _row(name: str, cells: Sequence[str]) -> str:
+    return f"| {' | '.join([name, *cells])} |"
+
+
+def _mean(scores: Mapping[str, float] | None) -> str:
+    return "-" if not scores else f"{np.mean(list(scores.values())):.1f}"
+
+
+def _difference(own: Mapping[str, float] | None, other: Mapping[str, float] | None) -> str:
+    """Mean paired difference and its interval; the interval needs two seeds."""
+    seeds = sorted((own or {}).keys() & (other or {}).keys())
+    if own is None or other is None or not seeds:
+        return "-"
+    differences = np.array([own[seed] - other[seed] for seed in seeds])
+    mean = f"{differences.mean():+.1f}"
+    if len(seeds) < 2:
+        return mean
+    half = float(stats.t.ppf(0.975, len(seeds) - 1) * differences.std(ddof=1) / np.sqrt(len(seeds)))
+    return f"{mean} [{differences.mean() - half:+.1f}, {differences.mean() + half:+.1f}]"

@@ -1,0 +1,1 @@
+"""What the student reads beyond the target's own rows: texts of a source, refilled texts, and a learned choice."""

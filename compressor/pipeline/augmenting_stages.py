@@ -1,0 +1,192 @@
+"""The stages of texts that a method adds: masked language model, candidates, selection.
+
+They stand between the teachers and the student. What a student's loss does with the texts is no concern of theirs, so
+methods that differ in that alone share them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from compressor.data.leakage import text_keys
+from compressor.data.splits import TEST, VALIDATION, TaskData
+from compressor.distillation.augmentation.knobs import AddedTexts, L2aKnobs, RefillKnobs, SourceKnobs
+from compressor.distillation.presets import Knobs, knobs_of, methods_at, needs_teacher
+from compressor.models.masked_lm import Adaptation, adapt_masked_lm, num_steps
+from compressor.models.resolve import checkpoint_fingerprint
+from compressor.pipeline import augmenting, learning, selecting
+from compressor.pipeline.added import AddedPlace
+from compressor.pipeline.stages import Stage
+from compressor.pipeline.teacher_stages import TeacherStages, by_role
+from compressor.progress import progress_bar
+from compressor.recipe import Recipe
+
+ADAPTED = "adapt"
+_OF_THE_LOSS = ("weight", "target_share", "tasks")
+_OF_THE_CHOICE = ("selector",)
+
+
+def added_texts(methods: Mapping[str, Knobs]) -> AddedTexts | None:
+    """The knobs of the method that adds texts; None where none does, or they weigh nothing."""
+    found = next((knobs_of(methods, name) for name in methods_at(methods, "texts")), None)
+    return None if found is None or found.weight == 0.0 else found
+
+
+def augmented_tasks(recipe: Recipe, knobs: AddedTexts) -> tuple[str, ...]:
+    """Which of the student's tasks get texts, see `AddedTexts.tasks`."""
+    if knobs.tasks is not None:
+        return tuple(task for task in recipe.student_tasks if task in knobs.tasks)
+    with_source = tuple(task for task in recipe.student_tasks if recipe.tasks[task].source)
+    return with_source or recipe.taught_tasks
+
+
+def pretrained_of(recipe: Recipe, task: str) -> str:
+    """The checkpoint that a task's teacher was trained from, else the one that the student starts from."""
+    teacher = recipe.teacher_of(task)
+    return teacher.models[0] if teacher.train and teacher.models else recipe.student_model()
+
+
+class AugmentingStages(TeacherStages):
+    """What is added to the rows of the tasks, joined to a store."""
+
+    def added_stages(self, methods: Mapping[str, Knobs]) -> dict[str, dict[str, Stage]]:
+        """Per task that gets texts the stages that a student reads: `candidates`, and `selection` of some of them."""
+        knobs = added_texts(methods)
+        if knobs is None:
+            return {}
+        return {task: self._added(task, knobs, methods) for task in augmented_tasks(self.recipe, knobs)}
+
+    def added_places(self, methods: Mapping[str, Knobs]) -> dict[str, AddedPlace]:
+        """Where a student finds its added texts, per task."""
+        knobs = added_texts(methods)
+        return {
+            task: AddedPlace(
+                self.path(stages["candidates"]),
+                self.path(stages["selection"]) if "selection" in stages else None,
+                knobs.selector if isinstance(knobs, L2aKnobs) else "learned",
+                gold=isinstance(knobs, SourceKnobs) and knobs.labels == "gold",
+            )
+            for task, stages in self.added_stages(methods).items()
+        }
+
+    def _added(self, task: str, knobs: AddedTexts, methods: Mapping[str, Knobs]) -> dict[str, Stage]:
+        if isinstance(knobs, SourceKnobs):
+            return {"candidates": self._source_texts(task, knobs, has_teacher=needs_teacher(methods))}
+        if not isinstance(knobs, RefillKnobs):
+            raise RuntimeError(f"no stages for {type(knobs).__name__}")
+        candidates = self._candidates(task, knobs)
+        if not isinstance(knobs, L2aKnobs):
+            return {"candidates": candidates}
+        return {"candidates": candidates, "selection": self._selection(task, knobs, candidates, methods)}
+
+    def _source_texts(self, task: str, knobs: SourceKnobs, *, has_teacher: bool) -> Stage:
+        asked = {**self._asked_teachers(task), "targets": self.targets[task]} if has_teacher else {}
+        return Stage(
+            f"source-texts-{task}",
+            1,
+            self._fields(knobs, without=(*_OF_THE_LOSS, "labels")),
+            lambda folder: augmenting.gather_source_texts(folder, self._material(task, asked), knobs),
+            {"data": self.data, **asked},
+            label=f"reading the source of {task}",
+        )
+
+    def _candidates(self, task: str, knobs: RefillKnobs) -> Stage:
+        asked = {**self._asked_teachers(task), "targets": self.targets[task]}
+        adapted = self._masked_lm(knobs) if knobs.mlm == ADAPTED else None
+        given = {} if adapted else {"checkpoint": checkpoint_fingerprint(knobs.mlm)}
+        own = RefillKnobs(**{name: getattr(knobs, name) for name in asdict(RefillKnobs())})
+        return Stage(
+            f"candidates-{task}",
+            1,
+            {**self._fields(own, without=_OF_THE_LOSS), **given},
+            lambda folder: augmenting.make_candidates(
+                folder, self._material(task, asked), knobs, str(self.path(adapted)) if adapted else knobs.mlm
+            ),
+            {"data": self.data, **asked, **({"masked-lm": adapted} if adapted else {})},
+            label=f"making candidates for {task} by mask and refill",
+        )
+
+    def _masked_lm(self, knobs: RefillKnobs) -> Stage:
+        tasks = augmented_tasks(self.recipe, knobs)
+        model = pretrained_of(self.recipe, tasks[0])
+        return Stage(
+            "masked-lm",
+            1,
+            {
+                "model": checkpoint_fingerprint(model),
+                "tasks": sorted(tasks),
+                "epochs": knobs.mlm_epochs,
+                "seed": self.recipe.seed,
+                "max_length": self.recipe.max_length,
+            },
+            lambda folder: self._adapt(folder, model, tasks, knobs),
+            {"data": self.data},
+            label="adapting a masked language model to the training texts",
+        )
+
+    def _adapt(self, folder: Path, model: str, tasks: tuple[str, ...], knobs: RefillKnobs) -> None:
+        texts = augmenting.masked_lm_texts(learning.load_some(self.path(self.data), tasks))
+        settings = Adaptation(knobs.mlm_epochs, self.recipe.max_length, self.recipe.seed)
+        with progress_bar("masked language model", num_steps(len(texts), knobs.mlm_epochs)) as bar:
+            adapt_masked_lm(model, texts, settings, folder=folder, advance=bar.update)
+
+    def _selection(self, task: str, knobs: L2aKnobs, candidates: Stage, methods: Mapping[str, Knobs]) -> Stage:
+        inputs = {"data": self.data, "targets": self.targets[task], "candidates": candidates}
+        if self.recipe.student.init == "teacher":
+            inputs["teacher"] = self.teachers[task]
+        supervision = {name: values for name, values in methods.items() if needs_teacher({name: values})}
+        seeds = learning.Seeds(self.recipe.seed, self.recipe.student_order_seed)
+        return Stage(
+            f"selection-{task}",
+            1,
+            {
+                **self._fields(knobs, without=("target_share", "tasks", *_OF_THE_CHOICE)),
+                "base": checkpoint_fingerprint(self.recipe.student_model()),
+                "layers": self.recipe.student.layers,
+                "supervision": {name: asdict(knobs_of(supervision, name)) for name in supervision},
+                **self._training_fields(self.recipe.training, seeds, num_tasks=1),
+            },
+            lambda folder: selecting.select_candidates(
+                folder,
+                selecting.Selecting.read(
+                    self._task_data(task),
+                    {role: self.path(stage) for role, stage in inputs.items()},
+                    self.recipe,
+                    methods=methods,
+                    knobs=knobs,
+                ),
+            ),
+            inputs,
+            label=f"learning which candidates help the student of {task}",
+        )
+
+    def _asked_teachers(self, task: str) -> dict[str, Stage]:
+        return by_role("teacher", self.teacher_members[task])
+
+    def _material(self, task: str, asked: Mapping[str, Stage]) -> augmenting.Material:
+        everything = learning.load_data(self.path(self.data))
+        return augmenting.Material(
+            data=self._task_data(task),
+            encoder=self.recipe.student_model(),
+            teachers=[self.path(stage) for role, stage in asked.items() if role != "targets"],
+            targets=self.path(asked["targets"]) if asked else None,
+            evaluation_keys=_evaluation_keys(everything),
+            max_length=self.recipe.max_length,
+            seed=self.recipe.seed,
+        )
+
+    def _fields(self, knobs: AddedTexts, *, without: tuple[str, ...]) -> dict[str, Any]:
+        """The knobs that a stage reads, and what else its texts depend on."""
+        kept = {name: value for name, value in asdict(knobs).items() if name not in without}
+        encoder = checkpoint_fingerprint(self.recipe.student_model())
+        return {**kept, "seed": self.recipe.seed, "max_length": self.recipe.max_length, "encoder": encoder}
+
+
+def _evaluation_keys(data: Mapping[str, TaskData]) -> frozenset[str]:
+    """Texts of the evaluation splits of all tasks, normalised."""
+    return frozenset(
+        key for task in data.values() for name in (VALIDATION, TEST) for key in text_keys(task.splits[name].texts)
+    )

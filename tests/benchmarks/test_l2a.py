@@ -1,0 +1,90 @@
+"""The L2A comparisons: which arms, on which rows, with which masked language model, and what the curves say."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmarks.comparisons import recipe_path
+from benchmarks.l2a import ARMS, LABELS, MAIN, _arms, _options, _parse
+from benchmarks.label_curves import curves
+from compressor.comparison.arms import arms_from_file, with_controls
+from compressor.comparison.plan import main_comparison
+from compressor.models.masked_lm import MASKED_LM_FILE
+from compressor.recipe_file import load_recipe
+
+
+@pytest.fixture
+def data(toy_data: Path, tmp_path: Path) -> Path:
+    """Toy rows under the names of two domains."""
+    for name in ("amazon_kitchen", "amazon_books"):
+        shutil.copytree(toy_data / "trec6", tmp_path / "data" / name)
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_every_arm_of_the_method_is_compared(name: str) -> None:
+    """Catches an arm that was lost, and a main comparison that names none."""
+    tasks = list(load_recipe(recipe_path(f"l2a_{name}")).tasks)
+    arms = with_controls(arms_from_file(ARMS), tasks)
+    letters = [arm.label.split()[0] for arm in arms]
+    assert letters == ["none", "kd", *"cdeghijk"]
+    assert main_comparison(MAIN, arms, tasks).method == "k l2a"
+
+
+def test_rows_are_drawn_once_and_the_source_is_the_other_domain(data: Path, tmp_path: Path) -> None:
+    """Catches a source that is the target, and a masked language model that every seed makes again."""
+    work = tmp_path / "work"
+    (work / "masked-lm-kitchen").mkdir(parents=True)
+    (work / "masked-lm-kitchen" / MASKED_LM_FILE).write_text("{}")
+    given = ["--data", str(data), "--work", str(work), "--test-rows", "12", "--source-rows", "30"]
+    options = _options(_parse(given), "kitchen", 20)
+    settings = [word for before, word in pairwise(options) if before == "--set"]
+    (task,) = load_recipe(recipe_path("l2a_kitchen"), settings).tasks.values()
+    assert task.source is not None
+    assert len((Path(task.data) / "test.jsonl").read_text().splitlines()) == 12
+    assert len((Path(task.source.data) / "train.jsonl").read_text().splitlines()) == 30
+    assert "amazon_kitchen" in task.data
+    assert "amazon_books" in task.source.data
+    assert options[options.index("--train-rows") + 1] == "20"
+    arms = yaml.safe_load(Path(options[options.index("--arms") + 1]).read_text())
+    refilling = [knobs for arm in arms.values() for name, knobs in arm["method"].items() if name in ("refill", "l2a")]
+    assert len(refilling) == 5
+    assert {knobs["mlm"] for knobs in refilling} == {str((work / "masked-lm-kitchen").resolve())}
+
+
+def test_the_arms_keep_their_knobs(tmp_path: Path) -> None:
+    """Catches knobs that get lost when the masked language model is written in."""
+    arms = arms_from_file(_arms(_parse(["--data", "x", "--work", str(tmp_path)]), tmp_path / "lm"))
+    found = {arm.label: arm.method for arm in arms}
+    assert found["i random choice"]["l2a"] == {"selector": "random", "mlm": str(tmp_path / "lm")}
+    assert found["c source labels"] == {"source": {"labels": "gold"}}
+
+
+def result(scores: dict[str, list[float]]) -> dict[str, Any]:
+    arms = [
+        {"label": label, "tasks": {"topic": {"per_seed": {str(seed): one for seed, one in enumerate(values)}}}}
+        for label, values in scores.items()
+    ]
+    rows = {"topic": {"rows": {"test": 40, "train": 50}}}
+    host = {"cpu_model": "a CPU", "available_cpus": 2}
+    return {"tasks": rows, "seeds": [0, 1, 2], "arms": arms, "environment": host}
+
+
+def test_curves_pair_seeds_and_give_intervals(tmp_path: Path) -> None:
+    """Catches differences of means over other seeds, and an interval that is too narrow for three of them."""
+    scores = {"kd": [0.5, 0.6, 0.7], "k l2a": [0.6, 0.7, 0.8], "h refilled both": [0.6, 0.5, 0.8]}
+    (tmp_path / "l2a_x_50.json").write_text(json.dumps(result(scores)))
+    (tmp_path / "l2a_x_100.json").write_text(json.dumps(result({"kd": [0.5, 0.6], "k l2a": [0.5, 0.7]})))
+    text = curves(tmp_path, "l2a_x")
+    assert "| arm | 50 labels, 3 seeds | 100 labels, 3 seeds |" in text
+    assert "| k l2a | 70.0 | 60.0 |" in text
+    assert "| b kd | +10.0 [+10.0, +10.0] | +5.0 [-58.5, +68.5] |" in text
+    assert "| h refilled both | +6.7 [-22.0, +35.4] | - |" in text
+    assert curves(tmp_path, "l2a_y") == "Not measured yet."

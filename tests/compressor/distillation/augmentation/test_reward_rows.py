@@ -1,0 +1,46 @@
+"""The rows that are held back to judge."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from compressor.data.splits import Split, TaskData
+from compressor.distillation.augmentation.reward_rows import reward_folds
+from serving.errors import UserError
+from serving.manifest import TaskSpec
+
+
+def task(rows: int, texts: int | None = None) -> TaskData:
+    spec = TaskSpec(name="topic", type="classification", labels=("a", "b"), metric="accuracy")
+    split = Split([(f"text {row % (texts or rows)}",) for row in range(rows)], np.arange(rows) % 2)
+    return TaskData(spec, {"train": split, "validation": split, "test": split}, ("text",))
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(200, 50), (100, 25), (80, 20), (60, 20), (50, 25), (40, 20)])
+def test_a_quarter_is_held_back_but_no_fewer_than_twenty(rows: int, expected: int) -> None:
+    """Catches a reward that a handful of rows decides, or one that takes most of the labels."""
+    (mask,) = reward_folds(task(rows))
+    labels = np.arange(rows) % 2
+    assert abs(int(mask.sum()) - expected) <= 1
+    assert abs(int(mask[labels == 0].sum()) - int(mask[labels == 1].sum())) <= 1
+
+
+@pytest.mark.parametrize("rows", [8, 20, 39])
+def test_few_rows_are_each_held_back_once(rows: int) -> None:
+    """Catches rows that never judge, and rows that judge a student that has read them."""
+    masks = reward_folds(task(rows))
+    assert len(masks) == 4
+    assert (np.sum(masks, axis=0) == 1).all()
+
+
+def test_rows_of_one_text_are_held_back_together() -> None:
+    """Catches a reward row whose text is among those that the student trains on."""
+    (mask,) = reward_folds(task(120, texts=60))
+    assert (mask[:60] == mask[60:]).all()
+
+
+def test_too_few_texts_are_said_with_the_least_number() -> None:
+    """Catches a selection that fails after the teacher was trained, and does not say how much is missing."""
+    with pytest.raises(UserError, match="has 7 different texts; it needs at least 8"):
+        reward_folds(task(70, texts=7))
