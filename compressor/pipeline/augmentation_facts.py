@@ -93,7 +93,7 @@ def _answers(candidates: Candidates, data: TaskData, *, gold: bool) -> np.ndarra
         return None
     if gold or candidates.logits is None:
         return np.asarray(data.splits["source"].labels)[candidates.start_rows]
-    return decide(candidates.logits, data.task)
+    return np.asarray(decide(candidates.logits, data.task))
 
 
 def _classes(data: TaskData, answers: np.ndarray | None, kept: np.ndarray) -> list[dict[str, Any]]:

@@ -103,7 +103,7 @@ class _Student:
             self.model.train()
             for _ in range(UPDATES):
                 optimizer.zero_grad(set_to_none=True)
-                self._loss(batch, plan, gamma).backward()
+                self._loss(batch, plan, gamma).backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
                 optimizer.step()
             return self._judged()

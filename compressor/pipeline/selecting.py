@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from compressor.data.batches import Tokens, tokenise
 from compressor.data.splits import ADDED, TRAIN, UNLABELLED, Split, TaskData
@@ -95,9 +96,9 @@ class Selecting:
         data = self.own_rows(rows)
         return replace(data, splits={**data.splits, ADDED: Split(self.candidates.texts)})
 
-    def tokens(self, tokenizer: object, texts: list[tuple[str, ...]]) -> Tokens:
+    def tokens(self, tokenizer: PreTrainedTokenizerBase, texts: list[tuple[str, ...]]) -> Tokens:
         """Texts as the student reads them."""
-        return tokenise(tokenizer, texts, self.recipe.max_length)  # type: ignore[arg-type]
+        return tokenise(tokenizer, texts, self.recipe.max_length)
 
 
 def select_candidates(folder: Path, work: Selecting) -> None:
@@ -205,12 +206,12 @@ def _choose(
     classes = teacher_classes(np.asarray(work.candidates.logits), work.data.task.type)
     share, tried = choose_share(views, learned.scores, classes, work.plan.terms, gamma=work.knobs.weight)
     kept = keep_top(learned.scores, classes, share)
-    choices = {
-        "learned": kept,
-        "random": random_like(kept, classes, seed=work.recipe.seed),
-        "filter": keep_top(learned.filter_scores, classes, share),
-    }
-    np.savez(folder / KEPT_FILE, **choices)
+    np.savez(
+        folder / KEPT_FILE,
+        learned=kept,
+        random=random_like(kept, classes, seed=work.recipe.seed),
+        filter=keep_top(learned.filter_scores, classes, share),
+    )
     np.savez(folder / SCORES_FILE, learned=learned.scores, filter=learned.filter_scores, alignment=learned.alignment)
     clock.lap("choice")
     rows = {"folds": len(masks), "reward_rows": int(np.sum(masks))}

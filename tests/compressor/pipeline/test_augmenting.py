@@ -20,8 +20,10 @@ from transformers import AutoModelForMaskedLM, BertConfig, PreTrainedTokenizerFa
 from compressor.data.leakage import text_keys
 from compressor.data.splits import ADDED, TaskData
 from compressor.distillation.augmentation.candidates import load_candidates
+from compressor.distillation.augmentation.chains import generate
 from compressor.distillation.augmentation.knobs import RefillKnobs
 from compressor.distillation.presets import label_of, parse_method
+from compressor.pipeline import augmenting
 from compressor.pipeline.added import CANDIDATES_FILE, KEPT_FILE, with_added
 from compressor.pipeline.augmentation_facts import augmentation_facts
 from compressor.pipeline.augmenting_stages import added_texts, augmented_tasks
@@ -223,10 +225,8 @@ def test_a_refilled_text_of_an_evaluation_split_is_dropped_and_counted(
     recipe: Make, store: StageStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches a leak: the refill writes a test text, in other case and punctuation."""
-    from compressor.pipeline import augmenting
-
     data = load_data(trained(recipe("kd"), store).path(Pipeline(recipe("kd"), store).data))["topic"]
-    ((leaked,), *_), real = data.splits["test"].texts, augmenting.generate
+    ((leaked,), *_), real = data.splits["test"].texts, generate
 
     def leaking(*given: Any, **named: Any) -> Any:
         made = real(*given, **named)

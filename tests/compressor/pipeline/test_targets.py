@@ -81,7 +81,10 @@ def memorising(monkeypatch: pytest.MonkeyPatch) -> Memory:
     """Teachers that know every text they were trained on, by whichever task, and nothing else; who was trained."""
     memory = Memory()
 
-    def train(folder: Path, data: Mapping[str, TaskData], _model: str, _context: TrainingContext) -> None:
+    def train(
+        folder: Path, data: Mapping[str, TaskData], _model: str, _context: TrainingContext, *, start: Path | None
+    ) -> None:
+        assert start is None
         texts = [text for task in data.values() for text in task.splits["train"].texts]
         (folder / "memory.json").write_text(json.dumps(texts))
         memory.trained.append(tuple(data))

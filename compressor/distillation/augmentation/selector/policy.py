@@ -39,7 +39,7 @@ class Policy(nn.Module):
 
 def _layer(before: int, after: int, generator: torch.Generator) -> nn.Linear:
     """A linear layer drawn from the generator; the global one is not touched."""
-    layer = nn.utils.skip_init(nn.Linear, before, after)
+    layer = nn.Linear(before, after, device="meta").to_empty(device="cpu")
     nn.init.xavier_uniform_(layer.weight, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer
@@ -77,8 +77,9 @@ class PolicyLearner:
 
     def descend(self, loss: Tensor) -> None:
         """One step of the optimizer."""
-        self._optimizer.zero_grad()
-        loss.backward()
+        parameters = list(self.policy.parameters())
+        for parameter, slope in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.grad = slope
         self._optimizer.step()
 
 

@@ -134,7 +134,8 @@ def principal_axes(parts: Sequence[Tensor]) -> Tensor:
     _, axes = torch.linalg.eigh(centred.T @ centred)
     first = axes.flip(1)[:, :PROJECTED_WIDTH]
     largest = first.gather(0, first.abs().argmax(dim=0, keepdim=True))
-    return (first * largest.sign()).float()
+    signed: Tensor = first * largest.sign()
+    return signed.float()
 
 
 def standardised(columns: Tensor) -> Tensor:
@@ -153,7 +154,7 @@ def _outputs(view: View, logits: Tensor) -> Tensor:
     """Probabilities, or a regression's values as they are, [rows, outputs]."""
     if view.task.type == "regression":
         return logits
-    return logits.softmax(dim=1) if view.task.type == "classification" else logits.sigmoid()
+    return torch.softmax(logits, dim=1) if view.task.type == "classification" else torch.sigmoid(logits)
 
 
 def _entropy(view: View, logits: Tensor) -> Tensor:
@@ -162,8 +163,10 @@ def _entropy(view: View, logits: Tensor) -> Tensor:
         return logits.new_zeros(len(logits))
     probabilities = _outputs(view, logits)
     if view.task.type == "classification":
-        return torch.special.entr(probabilities).sum(dim=1)
-    return (torch.special.entr(probabilities) + torch.special.entr(1.0 - probabilities)).mean(dim=1)
+        whole: Tensor = torch.special.entr(probabilities).sum(dim=1)
+        return whole
+    each: Tensor = torch.special.entr(probabilities) + torch.special.entr(1.0 - probabilities)
+    return each.mean(dim=1)
 
 
 def _column(values: np.ndarray) -> Tensor:

@@ -29,7 +29,7 @@ def test_texts_of_another_length_are_compared_by_their_common_runs() -> None:
 def test_common_words_of_long_texts_are_known_again() -> None:
     """The junk heuristic of difflib forgets words that are frequent in 200 or more, and marks them all."""
     text = "very good " * 150
-    assert sum(word.is_changed for word in marked(text + "indeed", text)) == 1
+    assert sum(word.is_changed for word in marked("indeed " + text, text)) == 1
 
 
 def test_long_texts_are_cut_far_from_their_changes() -> None:
@@ -38,7 +38,9 @@ def test_long_texts_are_cut_far_from_their_changes() -> None:
     assert [word.text for word in shortened(words)] == ["…", *(f"w{place}" for place in range(42, 59)), "…"]
     unchanged = shortened([Word(f"w{place}") for place in range(120)])
     assert [word.text for word in unchanged] == [*(f"w{place}" for place in range(40)), "…"]
-    assert shortened(words[:40]) == tuple(words[:40])
+    short = [Word("new", True), *words[:39]]
+    assert shortened(short) == tuple(short)
+    assert shortened([*short, Word("end")])[-1] == Word("…")
 
 
 def test_examples_say_where_they_come_from(example: Example) -> None:
