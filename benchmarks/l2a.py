@@ -25,7 +25,7 @@ from benchmarks.label_curves import curves
 from compressor.data.builtin import CORPORA
 from compressor.data.prepare import prepare
 from compressor.distillation.presets import parse_method
-from compressor.models.masked_lm import MASKED_LM_FILE, Adaptation, adapt_masked_lm
+from compressor.models.masked_lm import MASKED_LM_FILE, Adaptation, adapt_masked_lm, epochs_for
 from compressor.progress import announce
 from compressor.recipe import Recipe
 from compressor.recipe_file import load_recipe
@@ -92,8 +92,10 @@ def _masked_lm(arguments: argparse.Namespace, name: str, recipe: Recipe) -> Path
     if not (folder / MASKED_LM_FILE).is_file():
         (task,) = prepare(recipe.tasks).values()
         announce(f"{name}: adapting a masked language model to {len(task.splits['source'])} source texts")
-        settings = Adaptation(arguments.masked_lm_epochs, recipe.max_length, recipe.seed)
-        adapt_masked_lm(recipe.student_model(), task.splits["source"].texts, settings, folder=folder)
+        texts = task.splits["source"].texts
+        epochs = epochs_for(arguments.masked_lm_steps, len(texts))
+        settings = Adaptation(epochs, recipe.max_length, recipe.seed)
+        adapt_masked_lm(recipe.student_model(), texts, settings, folder=folder)
     return folder
 
 
@@ -127,13 +129,13 @@ def _parse(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--validation-rows", type=int, default=50, help="looked at for the curves, and nothing else")
     parser.add_argument("--test-rows", type=int, default=500)
     parser.add_argument("--source-rows", type=int, default=SOURCE_ROWS)
-    parser.add_argument("--masked-lm-epochs", type=int, default=2)
+    parser.add_argument("--masked-lm-steps", type=int, default=650, help="of 16 texts, in whole passes")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--quick", action="store_true", help="to see that it runs; figures mean nothing")
     arguments = parser.parse_args(given)
     arguments.work.mkdir(parents=True, exist_ok=True)
     if arguments.quick:
-        arguments.seeds, arguments.labels, arguments.masked_lm_epochs = 2, [QUICK_ROWS], 1
+        arguments.seeds, arguments.labels, arguments.masked_lm_steps = 2, [QUICK_ROWS], 1
         arguments.validation_rows = arguments.test_rows = arguments.source_rows = QUICK_ROWS
         arguments.overrides += QUICK_OVERRIDES
     return arguments

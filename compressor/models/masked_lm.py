@@ -106,6 +106,11 @@ def adapt_masked_lm(
     (folder / MASKED_LM_FILE).write_text(json.dumps(facts, indent=2))
 
 
+def epochs_for(steps: int, num_texts: int) -> int:
+    """Whole passes over some texts that make at least so many steps; at least one."""
+    return max(1, -(-steps // num_steps(num_texts, 1))) if num_texts else 1
+
+
 def num_steps(num_texts: int, epochs: int) -> int:
     """Steps of an adaptation."""
     return epochs * -(-num_texts // BATCH_SIZE)

@@ -15,7 +15,7 @@ from compressor.data.leakage import text_keys
 from compressor.data.splits import TEST, VALIDATION, TaskData
 from compressor.distillation.augmentation.knobs import AddedTexts, L2aKnobs, RefillKnobs, SourceKnobs
 from compressor.distillation.presets import Knobs, knobs_of, methods_at, needs_teacher
-from compressor.models.masked_lm import Adaptation, adapt_masked_lm, num_steps
+from compressor.models.masked_lm import Adaptation, adapt_masked_lm, epochs_for, num_steps
 from compressor.models.resolve import checkpoint_fingerprint
 from compressor.pipeline import augmenting, learning, selecting
 from compressor.pipeline.added import AddedPlace
@@ -118,7 +118,7 @@ class AugmentingStages(TeacherStages):
             {
                 "model": checkpoint_fingerprint(model),
                 "tasks": sorted(tasks),
-                "epochs": knobs.mlm_epochs,
+                "steps": knobs.mlm_steps,
                 "seed": self.recipe.seed,
                 "max_length": self.recipe.max_length,
             },
@@ -129,8 +129,9 @@ class AugmentingStages(TeacherStages):
 
     def _adapt(self, folder: Path, model: str, tasks: tuple[str, ...], knobs: RefillKnobs) -> None:
         texts = augmenting.masked_lm_texts(learning.load_some(self.path(self.data), tasks))
-        settings = Adaptation(knobs.mlm_epochs, self.recipe.max_length, self.recipe.seed)
-        with progress_bar("masked language model", num_steps(len(texts), knobs.mlm_epochs)) as bar:
+        epochs = epochs_for(knobs.mlm_steps, len(texts))
+        settings = Adaptation(epochs, self.recipe.max_length, self.recipe.seed)
+        with progress_bar("masked language model", num_steps(len(texts), epochs)) as bar:
             adapt_masked_lm(model, texts, settings, folder=folder, advance=bar.update)
 
     def _selection(self, task: str, knobs: L2aKnobs, candidates: Stage, methods: Mapping[str, Knobs]) -> Stage:

@@ -37,7 +37,7 @@ LIGHT = {
     "min_confidence": 0.0,
     "min_margin": 0.0,
     "max_edit_ratio": 1.0,
-    "mlm_epochs": 1,
+    "mlm_steps": 6,
 }
 EPISODES = {"episodes": 4, "updates": 2, "full_every": 2}
 

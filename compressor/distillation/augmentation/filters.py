@@ -75,7 +75,7 @@ def keep_sure(logits: np.ndarray, task: TaskSpec, *, min_confidence: float, min_
     Returns:
         bool [rows].
     """
-    if task.type == "regression" or not len(logits):
+    if task.type == "regression":
         return np.ones(len(logits), dtype=bool)
     first, second = _two_likeliest(probabilities(logits, task), task)
     return np.asarray((first >= min_confidence) & (first - second >= min_margin))

@@ -88,7 +88,7 @@ class RefillKnobs(AddedTexts):
         per_row: candidates per labelled target row, before filters, at least 1.
         max_edit_ratio: largest share of changed words, in [0, 1].
         mlm: "adapt": a head on the pretrained encoder, trained on the training texts; or a masked-LM checkpoint.
-        mlm_epochs: passes over the training texts where the head is adapted.
+        mlm_steps: about how many steps of 16 training texts the head is adapted, in whole passes.
     """
 
     start: Literal["both", "target"] = knob("both", "where chains start: target and source texts, or target alone")
@@ -99,7 +99,7 @@ class RefillKnobs(AddedTexts):
     per_row: int = knob(15, "candidates per labelled target row, before filters")
     max_edit_ratio: float = knob(0.5, "largest share of changed words, in [0, 1]")
     mlm: str = knob("adapt", "adapt: a masked-LM head trained on the training texts; or a masked-LM checkpoint")
-    mlm_epochs: int = knob(2, "passes over the training texts where the head is adapted")
+    mlm_steps: int = knob(500, "about how many steps of 16 texts a head is adapted; of fewer, refills are word salad")
 
     name = "refill"
 
@@ -108,7 +108,7 @@ class RefillKnobs(AddedTexts):
         for knob_name in ("source_share", "rate", "max_edit_ratio"):
             value = getattr(self, knob_name)
             require(0.0 <= value <= 1.0, f"{self.name}.{knob_name}", value, "a number in [0, 1]")
-        for knob_name, least in (("top_k", 1), ("rounds", 0), ("per_row", 1), ("mlm_epochs", 1)):
+        for knob_name, least in (("top_k", 1), ("rounds", 0), ("per_row", 1), ("mlm_steps", 1)):
             value = getattr(self, knob_name)
             require(value >= least, f"{self.name}.{knob_name}", value, f"a whole number of at least {least}")
 
@@ -138,7 +138,7 @@ class L2aKnobs(RefillKnobs):
     episodes: int = knob(400, "of the selector's training")
     episode_size: int = knob(64, "candidates that an episode offers")
     updates: int = knob(20, "of the student's head in an episode")
-    learning_rate: float = knob(1e-2, "of the policy, above 0")
+    learning_rate: float = knob(3e-3, "of the policy, above 0")
     entropy: float = knob(0.01, "weight of the policy's entropy bonus, at least 0")
     full_every: int = knob(20, "one in so many episodes is repeated with the whole student, for the record")
 

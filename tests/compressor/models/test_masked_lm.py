@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from compressor.models.masked_lm import Adaptation, adapt_masked_lm, load_masked_lm, longest, num_steps, rate_at
+from compressor.models.masked_lm import Adaptation, adapt_masked_lm, epochs_for, load_masked_lm, longest, num_steps, rate_at
 from serving.errors import UserError
 
 ARCHITECTURES = ["bert", "distilbert", "roberta", "electra", "mpnet", "deberta-v2"]
@@ -195,4 +195,5 @@ def test_the_learning_rate_rises_over_a_tenth_and_falls_to_nothing() -> None:
     assert rates[55] == pytest.approx(0.5)
     assert 0.0 < rates[-1] < 0.02
     assert rate_at(0, 1) == 1.0
+    assert [epochs_for(500, texts) for texts in (0, 1, 16, 1600, 8000, 20_000)] == [1, 500, 500, 5, 1, 1]
     assert [num_steps(0, 3), num_steps(1, 3), num_steps(32, 3), num_steps(33, 3)] == [0, 3, 6, 9]

@@ -55,7 +55,7 @@ WORDS = [
 ]
 TOPICS = {"billing": ["money", "refund", "card"], "delivery": ["late", "arrived", "order"]}
 TRAINING = {"steps": 6, "batch_size": 8, "dtype": "fp32", "threads": 1, "learning_rate": 1e-3}
-SHORT = "rounds=1:per_row=2:min_confidence=0:min_margin=0:max_edit_ratio=1:mlm_epochs=1"
+SHORT = "rounds=1:per_row=2:min_confidence=0:min_margin=0:max_edit_ratio=1:mlm_steps=6"
 LEARNED = f"l2a:{SHORT}:episodes=6:updates=2:episode_size=8:full_every=3"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from compressor.distillation.augmentation.candidates import Candidates, joined, load_candidates, save_candidates
@@ -62,12 +63,18 @@ def test_the_same_candidates_are_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "other.parquet").read_bytes()
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches half a file under the name of a whole one."""
+
+    def fail_half_way(_table: object, place: Path) -> None:
+        place.write_bytes(b"half")
+        raise OSError("the disk is full")
+
     path = tmp_path / "c.parquet"
     save_candidates(path, make(3), num_sides=1)
-    with pytest.raises(IndexError):
-        save_candidates(path, make(5), num_sides=2)
+    monkeypatch.setattr(pq, "write_table", fail_half_way)
+    with pytest.raises(OSError, match="full"):
+        save_candidates(path, make(5), num_sides=1)
     assert_same(load_candidates(path), make(3))
 
 
@@ -95,7 +102,7 @@ def test_parts_are_joined_in_order(outputs: int | None) -> None:
 
 def test_parts_with_and_without_logits_are_an_error() -> None:
     """Catches logits that belong to the rows of one part and are read for those of another."""
-    with pytest.raises(ValueError, match="logits"):
+    with pytest.raises(ValueError, match="some parts have"):
         joined([make(2), make(2, outputs=None)])
 
 

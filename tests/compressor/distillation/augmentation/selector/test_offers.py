@@ -35,7 +35,7 @@ def test_little_changed_texts_come_first(make_view: Callable[..., View]) -> None
     found = all_offers([make_view()])
     for episode, offer in enumerate(found, start=1):
         assert ranks[offer.rows.numpy()].max() < np.ceil(40 * (0.25 + 0.75 * episode / 40))
-    assert max(ranks[offer.rows.numpy()].max() for offer in found[-10:]) >= 37
+    assert max(ranks[offer.rows.numpy()].max() for offer in found[-10:]) > 34
 
 
 def test_texts_changed_alike_come_in_random_order(make_view: Callable[..., View]) -> None:

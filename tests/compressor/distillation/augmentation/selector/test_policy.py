@@ -96,7 +96,7 @@ def test_reinforce_equals_the_enumerated_gradient_on_two_candidates(state: State
         loss = reinforce_loss(
             odds(), torch.tensor(kept), reward=rewards[kept[0], kept[1]], entropy_weight=entropy_weight
         )
-        found += float(probability(kept)) * gradients(policy, loss)
+        found += float(probability(kept).detach()) * gradients(policy, loss)
     assert float(wanted.norm()) > 0.01
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
 
