@@ -12,7 +12,15 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from compressor.models.masked_lm import Adaptation, adapt_masked_lm, epochs_for, load_masked_lm, longest, num_steps, rate_at
+from compressor.models.masked_lm import (
+    Adaptation,
+    adapt_masked_lm,
+    epochs_for,
+    load_masked_lm,
+    longest,
+    num_steps,
+    rate_at,
+)
 from serving.errors import UserError
 
 ARCHITECTURES = ["bert", "distilbert", "roberta", "electra", "mpnet", "deberta-v2"]
