@@ -37,7 +37,7 @@ class RateSearch:
     def next_rate(self) -> float | None:
         """What to measure next; None when the search is over."""
         if self._held is None:
-            return self._next if self._probes < 2 * self._max_probes else None
+            return self._next if self._probes < 4 * self._max_probes else None
         is_fine = self._failed is not None and self._failed / self._held <= 1 + self._resolution
         return None if is_fine or self._probes >= self._max_probes else self._next
 

@@ -82,10 +82,18 @@ def test_the_goals_are_judged_by_the_nearer_end(store: Store) -> None:
     assert lines[3].endswith("goal 0.95: MISSED")
 
 
+def test_an_interval_around_the_goal_decides_nothing(store: Store) -> None:
+    """Catches a goal called reached, or missed, by rounds that say both."""
+    rates = {"compressor": {0: 300.0, 1: 300.0, 2: 300.0}, "fastapi": {0: 150.0, 1: 220.0, 2: 210.0}}
+    figures = Figures(store)
+    figures.rates = lambda name: rates.get(name, {})  # type: ignore[method-assign]
+    assert goals(figures, SETUP["servers"])[0].endswith("goal 1.5: NOT DECIDED")  # type: ignore[arg-type]
+
+
 def test_a_goal_without_figures_is_not_reached(store: Store) -> None:
     """NaN compares false both ways; it must never read as reached."""
     store.cells = {key: cell for key, cell in store.cells.items() if cell.round == 0}
-    assert all(line.endswith("MISSED") for line in goals(Figures(store), SETUP["servers"]))  # type: ignore[arg-type]
+    assert all(line.endswith("NOT DECIDED") for line in goals(Figures(store), SETUP["servers"]))  # type: ignore[arg-type]
 
 
 def test_the_table_has_a_row_per_server_and_the_file_is_continued(store: Store, tmp_path: Path) -> None:
