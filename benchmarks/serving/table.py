@@ -143,8 +143,8 @@ def goals(figures: Figures, servers: Iterable[str]) -> list[str]:
                  f"goal at most {limit:.2f} ms: {_verdict(above.high <= limit, above.low > limit)}")  # fmt: skip
     for factor in (3, 10):
         kept = ratio(figures.goodput(OURS, f"overload-{factor}"), figures.peak_goodput(OURS))
-        lines.append(f"goodput at {factor} times the peak: {kept.show()} of the peak's, "
-                     f"goal {GOODPUT_GOAL}: {_verdict(kept.low >= GOODPUT_GOAL, kept.high < GOODPUT_GOAL)}")  # fmt: skip
+        verdict = _verdict(kept.low >= GOODPUT_GOAL, kept.high < GOODPUT_GOAL)
+        lines.append(f"goodput at {factor} times the peak: {kept.show()} of the peak's, goal {GOODPUT_GOAL}: {verdict}")
     return lines
 
 

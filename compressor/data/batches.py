@@ -199,12 +199,8 @@ class Collator:
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Make one batch of examples as `TaskExamples` gives them."""
-        batch: dict[str, Any] = {"input_ids": _padded([e["input_ids"] for e in examples], self.pad_id)}
-        lengths = torch.tensor([len(e["input_ids"]) for e in examples])
-        batch["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
-        if "token_type_ids" in examples[0]:
-            batch["token_type_ids"] = _padded([e["token_type_ids"] for e in examples], self.pad_token_type_id)
-        return batch | self._lookups(examples)
+        inputs = padded_inputs(examples, self.pad_id, self.pad_token_type_id)
+        return {**inputs, **self._lookups(examples)}
 
     def _lookups(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Tensor]]:
         task_of = torch.tensor([example["task"] for example in examples])
@@ -220,6 +216,25 @@ class Collator:
             if task.targets is not None:
                 found["targets"][task.name] = task.targets[row_of[rows]]
         return found
+
+
+def padded_inputs(rows: Sequence[Mapping[str, Any]], pad_id: int, pad_token_type_id: int = 0) -> dict[str, Tensor]:
+    """Rows of tokens as a model reads them, padded to the longest.
+
+    Args:
+        rows: `input_ids` and, where there are some, `token_type_ids`, each [tokens of the row]; at least one row.
+        pad_id: fills short rows.
+        pad_token_type_id: fills their token types.
+
+    Returns:
+        `input_ids`, `attention_mask` and, where rows have them, `token_type_ids`, each int64 [batch, tokens].
+    """
+    batch = {"input_ids": _padded([row["input_ids"] for row in rows], pad_id)}
+    lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+    batch["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+    if "token_type_ids" in rows[0]:
+        batch["token_type_ids"] = _padded([row["token_type_ids"] for row in rows], pad_token_type_id)
+    return batch
 
 
 def _padded(rows: Sequence[np.ndarray], filler: int) -> Tensor:

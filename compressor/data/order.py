@@ -11,6 +11,24 @@ from torch.utils.data import Sampler
 from compressor.data.mixture import TaskMixture
 
 _BATCHES_PER_GROUP = 50
+TOKENS_PER_BATCH = 4096
+
+
+def batches_by_length(lengths: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows in ascending length, cut so that a padded batch has at most `TOKENS_PER_BATCH` tokens, or is one row.
+
+    Args:
+        lengths: tokens per row, int64 [rows].
+
+    Yields:
+        int64 [rows of the batch].
+    """
+    order = np.argsort(lengths, kind="stable")
+    start = 0
+    for end in range(1, len(order) + 1):
+        if end == len(order) or int(lengths[order[end]]) * (end + 1 - start) > TOKENS_PER_BATCH:
+            yield order[start:end]
+            start = end
 
 
 class LengthGroupedBatchSampler(Sampler[list[int]]):

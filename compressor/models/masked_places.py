@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from compressor.data.batches import padded_inputs
+
 _GUESSED, _MASKED, _MASKED_OR_FOREIGN = 0.15, 0.8, 0.9
 _TYPES = "token_type_ids"
 
@@ -52,16 +54,8 @@ def padded_batch(model: PreTrainedModel, rows: Sequence[Mapping[str, np.ndarray]
     Returns:
         `input_ids`, `attention_mask` and, maybe, `token_type_ids`, each int64 [batch, tokens].
     """
-    lengths = torch.tensor([len(row["input_ids"]) for row in rows])
-    width = int(lengths.max())
-    batch = {"attention_mask": (torch.arange(width) < lengths[:, None]).long()}
-    for name in ("input_ids", _TYPES):
-        if name in rows[0] and (name != _TYPES or _takes_types(model)):
-            filled = np.full((len(rows), width), 0 if name == _TYPES else pad_id, dtype=np.int64)
-            for line, row in zip(filled, rows, strict=True):
-                line[: len(row[name])] = row[name]
-            batch[name] = torch.from_numpy(filled)
-    return batch
+    batch = padded_inputs(rows, pad_id)
+    return batch if _takes_types(model) else {name: batch[name] for name in batch if name != _TYPES}
 
 
 def _takes_types(model: PreTrainedModel) -> bool:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressor.data.batches import Tokens
+from compressor.data.batches import Tokens, padded_inputs
+from compressor.data.order import batches_by_length
 from compressor.models.task_model import TaskModel
-
-_TOKENS_PER_BATCH = 4096
 
 
 def predict_logits(
@@ -94,46 +93,22 @@ def over_rows(
     """
     was_training = model.training
     device = next(model.parameters()).device
-    order = np.argsort(tokens.lengths, kind="stable")
+    order: list[np.ndarray] = []
     parts: list[np.ndarray] = []
     done = 0
     model.eval()
     try:
         with torch.inference_mode():
-            for rows in _batches(order, tokens.lengths):
-                batch = _padded_batch(tokens, rows, pad_id)
+            for rows in batches_by_length(tokens.lengths):
+                batch = padded_inputs([tokens[row] for row in rows.tolist()], pad_id)
                 moved = {name: tensor.to(device) for name, tensor in batch.items()}
                 parts.append(compute(moved).float().cpu().numpy())
+                order.append(rows)
                 done += len(rows)
                 advance(done)
     finally:
         model.train(was_training)
     found = np.concatenate(parts)
     ordered = np.empty_like(found)
-    ordered[order] = found
+    ordered[np.concatenate(order)] = found
     return ordered
-
-
-def _batches(order: np.ndarray, lengths: np.ndarray) -> Sequence[np.ndarray]:
-    """Rows in ascending length, cut so that a batch has at most about 4,096 tokens."""
-    batches, start = [], 0
-    for end in range(1, len(order) + 1):
-        is_last = end == len(order)
-        if is_last or int(lengths[order[end]]) * (end + 1 - start) > _TOKENS_PER_BATCH:
-            batches.append(order[start:end])
-            start = end
-    return batches
-
-
-def _padded_batch(tokens: Tokens, rows: np.ndarray, pad_id: int) -> dict[str, torch.Tensor]:
-    width = int(tokens.lengths[rows].max())
-    columns = [tokens[int(row)] for row in rows]
-    batch: dict[str, torch.Tensor] = {}
-    for name in columns[0]:
-        filled = np.full((len(rows), width), pad_id if name == "input_ids" else 0, dtype=np.int64)
-        for line, column in zip(filled, columns, strict=True):
-            line[: len(column[name])] = column[name]
-        batch[name] = torch.from_numpy(filled)
-    reach = torch.from_numpy(tokens.lengths[rows])
-    batch["attention_mask"] = (torch.arange(width) < reach[:, None]).long()
-    return batch

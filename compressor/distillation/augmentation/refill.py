@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from compressor.data.order import batches_by_length
 from compressor.distillation.augmentation.masking import draw_mask, maskable_tokens, read_tokens
 from compressor.models.masked_lm import longest
 from compressor.models.masked_places import masked_logits, padded_batch
 
-_TOKENS_PER_BATCH = 4096
 _NEVER = -1
 _CONTINUES, _IS_WORDLESS = 1, 2  # a kind is their sum: of a word's start with letters or digits it is 0
 _CONTINUING, _STARTING = "##", ("Ġ", "▁")
@@ -233,14 +233,8 @@ class Refiller:
 
 
 def _batches(rows: Sequence[_Row]) -> Iterator[list[int]]:
-    """Places of the rows that have masked tokens, in ascending length, at most about 4,096 tokens at a time."""
-    lengths = np.array([len(row.is_masked) for row in rows])
-    batch: list[int] = []
-    for place in np.argsort(lengths, kind="stable").tolist():
-        if batch and lengths[place] * (len(batch) + 1) > _TOKENS_PER_BATCH:
-            yield batch
-            batch = []
-        if len(rows[place].lots):
-            batch.append(place)
-    if batch:
-        yield batch
+    """Places of the rows that have masked tokens, those of like length together."""
+    masked = np.array([place for place, row in enumerate(rows) if len(row.lots)], dtype=np.int64)
+    lengths = np.array([len(row.is_masked) for row in rows], dtype=np.int64)
+    for batch in batches_by_length(lengths[masked]):
+        yield masked[batch].tolist()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from compressor.distillation.augmentation import refill
+from compressor.data import order
 from compressor.distillation.augmentation.refill import Refiller, read_pieces, replace_spans, sample_top_k
 
 Toys = Callable[[str], tuple[Any, PreTrainedTokenizerFast]]
@@ -151,7 +151,7 @@ def test_refills_depend_on_the_rows_own_generator_alone(
         for text, own in zip(texts, generators(len(texts)), strict=True)
     ]
     assert together == alone
-    monkeypatch.setattr(refill, "_TOKENS_PER_BATCH", 40)
+    monkeypatch.setattr(order, "TOKENS_PER_BATCH", 40)
     backwards = rewriter.round(texts[::-1], first_side(texts), generators(len(texts))[::-1])
     assert backwards[::-1] == together
     assert rewriter.round(texts, first_side(texts), generators(len(texts), seed=1)) != together
@@ -160,7 +160,7 @@ def test_refills_depend_on_the_rows_own_generator_alone(
 def test_batches_hold_a_limited_number_of_tokens(fixed_lm: Fixed, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a thousand long texts in one batch, which no memory holds, and rows of no words that make empty ones."""
     model, tokenizer = fixed_lm("card")
-    monkeypatch.setattr(refill, "_TOKENS_PER_BATCH", 40)
+    monkeypatch.setattr(order, "TOKENS_PER_BATCH", 40)
     texts = [("the card " * (1 + row % 9),) for row in range(50)] + [("😀",)] * 30
     refiller((model, tokenizer)).round(texts, first_side(texts), generators(len(texts)))
     assert max(shown.numel() for shown in model.shown) <= 40
