@@ -34,6 +34,8 @@ ARMS = HERE / "recipes" / "l2a_arms.yaml"
 LABELS = {"bank": (60, 120, 240), "kitchen": (50, 100, 200, 500)}
 MAIN = "k l2a:kd"
 REFILLING = {"refill", "l2a"}
+FILTERS = {"bank": {"min_confidence": 0.3, "min_margin": 0.1}, "kitchen": {"min_confidence": 0.6, "min_margin": 0.2}}
+"""What the teacher must be sure of: of twelve intents half of what it must be of two sentiments."""
 SOURCE_ROWS = 2000
 QUICK_ROWS = 24
 QUICK_OVERRIDES = ("training.steps=2", "teacher.epochs=1", "student.layers=1")
@@ -65,7 +67,7 @@ def _options(arguments: argparse.Namespace, name: str, rows: int) -> list[str]:
     overrides = [f"training.dtype={arguments.dtype}", f"training.threads={arguments.threads}", *arguments.overrides]
     overrides += _places(arguments, recipe)
     masked_lm = _masked_lm(arguments, name, load_recipe(recipe_path(f"l2a_{name}"), overrides))
-    arms = _arms(arguments, masked_lm)
+    arms = _arms(arguments, name, masked_lm)
     options = ["--arms", str(arms), "--seeds", str(arguments.seeds), "--jobs", str(arguments.jobs)]
     options += ["--train-rows", str(rows), "--stages", str(arguments.work / f"stages-{name}"), "--main", MAIN]
     return [*options, *(part for override in overrides for part in ("--set", override))]
@@ -99,13 +101,16 @@ def _masked_lm(arguments: argparse.Namespace, name: str, recipe: Recipe) -> Path
     return folder
 
 
-def _arms(arguments: argparse.Namespace, masked_lm: Path) -> Path:
-    """The arms, those that refill with that masked language model."""
+def _arms(arguments: argparse.Namespace, name: str, masked_lm: Path) -> Path:
+    """The arms, those that refill with that masked language model, those that filter with the pair's limits."""
     arms = yaml.safe_load(arguments.arms.read_text())
     for arm in arms.values():
         arm["method"] = parse_method(arm["method"])
-        for name in REFILLING & arm["method"].keys():
-            arm["method"][name]["mlm"] = str(masked_lm.resolve())
+        for method, knobs in arm["method"].items():
+            if method in REFILLING:
+                knobs["mlm"] = str(masked_lm.resolve())
+            if method in REFILLING or "nearest" in knobs:
+                knobs |= FILTERS[name]
     path: Path = arguments.work / f"arms-{masked_lm.name}.yaml"
     path.write_text(yaml.safe_dump(arms, sort_keys=False))
     return path

@@ -61,9 +61,11 @@ def test_rows_are_drawn_once_and_the_source_is_the_other_domain(data: Path, tmp_
 
 def test_the_arms_keep_their_knobs(tmp_path: Path) -> None:
     """Catches knobs that get lost when the masked language model is written in."""
-    arms = arms_from_file(_arms(_parse(["--data", "x", "--work", str(tmp_path)]), tmp_path / "lm"))
+    arms = arms_from_file(_arms(_parse(["--data", "x", "--work", str(tmp_path)]), "bank", tmp_path / "lm"))
     found = {arm.label: arm.method for arm in arms}
-    assert found["i random choice"]["l2a"] == {"selector": "random", "mlm": str(tmp_path / "lm")}
+    limits = {"min_confidence": 0.3, "min_margin": 0.1}
+    assert found["i random choice"]["l2a"] == {"selector": "random", "mlm": str(tmp_path / "lm"), **limits}
+    assert found["e near source texts"]["source"] == {"nearest": 0.5, **limits}
     assert found["c source labels"] == {"source": {"labels": "gold"}}
 
 

@@ -37,6 +37,7 @@ def test_a_failed_gate_ends_with_3_and_everything_is_written(own_run: Any, compr
     assert "warning: model.int8.onnx did not pass its gates" in named.err
 
 
+@pytest.mark.slow
 def test_an_undecided_gate_fails_unless_it_is_allowed(toy: Any, skilled: Path, compressor: Callable[..., Any]) -> None:
     """Catches a sample too small to decide that is sold as a passed gate."""
     gates = {"teacher_metric_drop": 1.0, "quantisation_metric_drop": 0.5}

@@ -24,7 +24,8 @@ from serving.errors import UserError
 from serving.manifest import TaskType
 
 KINDS: tuple[TaskType, ...] = ("classification", "multilabel", "regression")
-POISON = L2aKnobs(episodes=300, episode_size=16, updates=1, learning_rate=3e-3)
+POISON = L2aKnobs(episode_size=16, updates=1, learning_rate=3e-3)
+EPISODES = {"reinforce": 300, "alignment": 100, "datamodel": 150}
 SHORT = L2aKnobs(episodes=12, episode_size=8, updates=2, full_every=4)
 
 
@@ -50,7 +51,7 @@ def test_poison_that_the_filter_cannot_see_is_found(
 
     With a learning rate of 1e-2 REINFORCE settles too early here to find the poison on every seed.
     """
-    settings = dataclasses.replace(POISON, credit=credit)
+    settings = dataclasses.replace(POISON, credit=credit, episodes=EPISODES[credit])
     areas, starts = [], []
     for seed in range(5):
         toy = poisoned(seed)
