@@ -21,7 +21,8 @@ from scipy.special import log_softmax
 
 from export.statistics import bootstrap_interval, share_interval
 from serving.answers import probabilities
-from serving.manifest import Calibration, Interval, TaskSpec, TaskType
+from serving.claims import Calibration, Interval
+from serving.manifest import TaskSpec, TaskType
 
 NUM_BINS = 15
 NUM_DRAWS = 500

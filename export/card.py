@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from export.parity.figures import invariance_figures, ladder_figures
+from serving.claims import Interval
 from serving.golden import Source
-from serving.manifest import Artifact, Interval, Manifest, TaskSpec
+from serving.manifest import Artifact, Manifest, TaskSpec
 
 CARD_FILE = "README.md"
 SOURCES, CERTIFIED = "Data and models", "Measured on"

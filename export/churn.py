@@ -21,7 +21,8 @@ from scipy.stats import norm, t
 
 from export.slices import Slice, SliceKind, large_enough, slices_of
 from export.statistics import CONFIDENCE, share_interval
-from serving.manifest import Interval, TaskSpec
+from serving.claims import Interval
+from serving.manifest import TaskSpec
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from export.calibration import measure_calibration
 from export.parity.bench import Answers, Bench
 from export.temperature import TemperatureFit, calibrated, fit_temperature
-from serving.manifest import Calibration, TaskSpec
+from serving.claims import Calibration
+from serving.manifest import TaskSpec
 
 
 def fit_temperatures(bench: Bench) -> dict[str, TemperatureFit]:

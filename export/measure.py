@@ -34,10 +34,11 @@ from export.sample import Sample, check_samples
 from export.statistics import bootstrap_interval
 from export.temperature import TemperatureFit
 from serving.certification import certify_here
+from serving.claims import Calibration, Certification, Interval, Invariance, Parity, Step, TargetRuntime
 from serving.errors import UserError
 from serving.golden import Golden, Source, record_golden
 from serving.hashing import hash_file
-from serving.manifest import Calibration, Certification, Interval, Invariance, Parity, Step, TargetRuntime, TaskSpec
+from serving.manifest import TaskSpec
 from serving.tokenise import TOKENIZER_FILE, TextEncoder
 
 MEASUREMENTS_FILE = "measurements.json"

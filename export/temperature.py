@@ -20,7 +20,8 @@ from scipy.special import expit, logit, softmax
 
 from export.calibration import Floats, nll_per_row
 from export.statistics import bootstrap_interval
-from serving.manifest import Interval, TaskSpec, TaskType
+from serving.claims import Interval
+from serving.manifest import TaskSpec, TaskType
 
 MIN_ROWS = 50
 NUM_FOLDS = 5

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib import metadata
 
+from serving.claims import Certification
 from serving.host import cpu_features, cpu_model
 from serving.kernels import int8_kernels, measured_saturation
-from serving.manifest import Certification
 
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 _SATURATION = {True: "saturate", False: "do not saturate", None: "were not tried"}

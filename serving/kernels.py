@@ -11,6 +11,8 @@ from functools import cache
 
 import numpy as np
 
+from serving.host import cpu_features, saturates_int8
+
 UNKNOWN_KERNELS = "unknown"
 INT8_KERNELS: tuple[tuple[str, frozenset[str]], ...] = (
     ("amx", frozenset({"amx_tile", "amx_int8"})),
@@ -61,6 +63,12 @@ def measured_saturation() -> bool | None:
         for rows in _ROWS
     )
     return any(bool((product != _DEPTH * _LARGEST_UINT8 * _LARGEST_INT8).any()) for product in products)
+
+
+def products_saturate() -> bool:
+    """Whether sums of 8-bit products overflow 16 bits on this CPU: what was tried, or the table where nothing was."""
+    measured = measured_saturation()
+    return saturates_int8(cpu_features()) if measured is None else measured
 
 
 def product_graph() -> bytes:

@@ -10,7 +10,8 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from compressor.tasks.registry import TASKS
 from export.statistics import bootstrap_interval
 from serving.answers import decide
-from serving.manifest import Interval, TaskSpec
+from serving.claims import Interval
+from serving.manifest import TaskSpec
 
 
 def evaluate(

@@ -28,7 +28,7 @@ from compressor.pipeline.several_runs import runs_name
 from compressor.pipeline.stages import Stage, needed_for
 from compressor.pipeline.teacher_stages import by_role
 from compressor.pipeline.timing_stages import benchmark_stage, waterfall_stage
-from serving.host import cpu_features, saturates_int8
+from serving.kernels import products_saturate
 
 
 class Pipeline(LearningStages):
@@ -114,7 +114,7 @@ class Pipeline(LearningStages):
                 "opset": export.opset,
                 **self._target_fields(),
                 "max_length": self.recipe.max_length,
-                "reduce_range": saturates_int8(cpu_features()),
+                "reduce_range": products_saturate(),
                 **quantising.key_fields(self.recipe),
             },
             lambda folder: proving.export_student(folder, self.path(self.student), self._all_data(), self.recipe),

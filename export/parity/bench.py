@@ -15,8 +15,9 @@ from export.parity.shapes import shape_of, shaped_batches, spread
 from export.runners import DEFAULT_BATCH_SIZE, Logits, Runner, run_texts
 from export.sample import Sample
 from serving.answers import decide
+from serving.claims import Parity
 from serving.errors import UserError
-from serving.manifest import Parity, TaskSpec
+from serving.manifest import TaskSpec
 from serving.tokenise import TextEncoder
 
 

@@ -12,8 +12,8 @@ from export.parity.invariance import INVARIANCE_LIMIT, largest_difference, measu
 from export.parity.rungs import FP32, PLAIN
 from export.parity.weights import Weights, lost_weights
 from export.runners import DEFAULT_BATCH_SIZE, session_runner
+from serving.claims import Invariance
 from serving.errors import BundleError
-from serving.manifest import Invariance
 from serving.model import OnnxModel
 from serving.session import create_session
 

@@ -8,7 +8,7 @@ from export.churn import Churn, measure_churn
 from export.parity.bench import Answers, Bench
 from export.parity.rungs import Comparison
 from export.statistics import paired_difference
-from serving.manifest import Interval
+from serving.claims import Interval
 
 
 def compare_answers(bench: Bench, expected: Answers, given: Answers, task: str) -> Comparison:

@@ -11,7 +11,8 @@ from export.parity.checked import NO_LOGIT, CheckedRunner
 from export.parity.shapes import shape_of, shaped_batches, spread
 from export.runners import Runner
 from serving.answers import decide
-from serving.manifest import Parity, TaskSpec
+from serving.claims import Parity
+from serving.manifest import TaskSpec
 from serving.tokenise import TextEncoder
 
 REGRESSION_AGREEMENT = 0.01

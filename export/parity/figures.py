@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from serving.manifest import Interval, Invariance, Manifest, Step
+from serving.claims import Interval, Invariance, Step
+from serving.manifest import Manifest
 
 
 def ladder_figures(manifest: Manifest) -> list[dict[str, str]]:

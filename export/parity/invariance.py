@@ -10,7 +10,8 @@ from export.parity.checked import NO_LOGIT, CheckedRunner
 from export.parity.difference import same_answers
 from export.parity.shapes import EXTRA_PADDING, mixed_rows, padded, spread
 from export.runners import Inputs, Logits, Runner
-from serving.manifest import Invariance, TaskSpec
+from serving.claims import Invariance
+from serving.manifest import TaskSpec
 from serving.tokenise import Encoding, TextEncoder
 
 INVARIANCE_LIMIT = 1e-5

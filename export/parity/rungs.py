@@ -8,7 +8,7 @@ import msgspec
 
 from export.churn import Churn
 from export.gates import Gate
-from serving.manifest import Interval, Invariance, Parity
+from serving.claims import Interval, Invariance, Parity
 
 TORCH = "torch"
 TOKENS = "tokens"

@@ -27,7 +27,7 @@ from export.quantise.summary import QuantisationSummary, summarise
 from export.runners import Runner, session_runner
 from serving.errors import UserError
 from serving.exclusion import Exclusion
-from serving.host import cpu_features
+from serving.kernels import products_saturate
 from serving.manifest import TaskSpec
 from serving.session import create_session
 from serving.tokenise import TextEncoder
@@ -82,7 +82,7 @@ class Quantiser:
         needs_ranges = precision == "int8_static" and any(layer.is_product for layer in self.usable)
         method = METHODS[ranges or self.settings.ranges]
         found = {name: method(seen) for name, seen in self.histograms.items()} if needs_ranges else {}
-        return product_of(precision, form_of(precision, cpu_features()), found)
+        return product_of(precision, form_of(precision, saturates=products_saturate()), found)
 
     def graph(self, precision: str, excluded: Sequence[str] = (), ranges: str | None = None) -> onnx.ModelProto:
         """The graph in an integer precision, some layers left in fp32."""

@@ -20,7 +20,7 @@ from export.measure import Measurements, fastest
 from export.parity.rungs import Rung
 from export.target.compatibility import Readable, readable_by
 from export.target.environment import NotInstallableError, python_with
-from serving.manifest import TargetRuntime
+from serving.claims import TargetRuntime
 
 TARGET_GATE = "target_runtime"
 REPLAY_SECONDS = 300.0

@@ -13,8 +13,9 @@ from export.verify.claim import Claim, decided, failed, unchecked
 from serving.answers import decide
 from serving.bundle import Bundle
 from serving.certification import certify_here, doubts
+from serving.claims import Interval
 from serving.errors import UserError
-from serving.manifest import Artifact, Interval, Manifest
+from serving.manifest import Artifact, Manifest
 
 _ROUNDING = 1e-9
 _NO_DATA = "needs the labelled texts that it was measured on: give --data or --run"

@@ -16,15 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from serving.certification import certify_here
 from serving.golden import record_golden, write_golden
 from serving.hashing import hash_file
-from serving.manifest import (
-    GOLDEN_FILE,
-    Artifact,
-    InputSpec,
-    Manifest,
-    TaskSpec,
-    read_manifest,
-    write_manifest,
-)
+from serving.manifest import GOLDEN_FILE, Artifact, InputSpec, Manifest, TaskSpec, read_manifest, write_manifest
 from serving.model import OnnxModel
 from serving.session import create_session
 from serving.tokenise import TextEncoder

@@ -9,7 +9,7 @@ import pytest
 
 from serving import certification
 from serving.certification import certify_here, doubts
-from serving.manifest import Certification
+from serving.claims import Certification
 
 THERE = Certification(
     cpu_model="Some CPU",

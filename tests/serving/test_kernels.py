@@ -86,3 +86,12 @@ def test_saturation_is_seen_whichever_kernel_has_it(
     """One text runs through other kernels than a batch; a probe of one of them says nothing of the other."""
     monkeypatch.setattr("onnxruntime.InferenceSession", lambda *_, **__: _Session(rows))
     assert kernels.measured_saturation.__wrapped__() is expected
+
+
+@pytest.mark.parametrize("measured", [True, False, None])
+def test_what_was_tried_counts_more_than_the_table(measured: bool | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches weights of 8 bits on a CPU whose products were seen to saturate, because a table did not know it."""
+    for by_table in (True, False):
+        monkeypatch.setattr(kernels, "measured_saturation", lambda: measured)
+        monkeypatch.setattr(kernels, "saturates_int8", lambda _features, found=by_table: found)
+        assert kernels.products_saturate() is (by_table if measured is None else measured)

@@ -86,7 +86,7 @@ def test_an_interval_around_the_goal_decides_nothing(store: Store) -> None:
     """Catches a goal called reached, or missed, by rounds that say both."""
     rates = {"compressor": {0: 300.0, 1: 300.0, 2: 300.0}, "fastapi": {0: 150.0, 1: 220.0, 2: 210.0}}
     figures = Figures(store)
-    figures.rates = lambda name: rates.get(name, {})  # type: ignore[method-assign]
+    figures.rates = lambda server: rates.get(server, {})  # type: ignore[method-assign]
     assert goals(figures, SETUP["servers"])[0].endswith("goal 1.5: NOT DECIDED")  # type: ignore[arg-type]
 
 

@@ -13,8 +13,9 @@ from onnx import TensorProto, helper
 from export.candidate import Candidate, Student
 from export.parity import NO_LOGIT, compare
 from export.runners import Inputs, Logits, Runner, run_texts, session_runner, torch_runner
+from serving.claims import Parity
 from serving.errors import UserError
-from serving.manifest import Parity, TaskSpec
+from serving.manifest import TaskSpec
 from serving.session import create_session
 from serving.tokenise import TextEncoder
 from tests.export.conftest import INTENT, URGENCY, double_weight, make_texts

@@ -15,8 +15,8 @@ from export.parity.ladder import judge
 from export.parity.rungs import FP32, PLAIN, TOKENS, TORCH, Rung
 from export.runners import Inputs, run_texts, torch_runner
 from export.sample import Sample
+from serving.claims import Invariance
 from serving.errors import UserError
-from serving.manifest import Invariance
 from serving.tokenise import TextEncoder
 from tests.export.conftest import accuracy, make_model, make_texts
 from tests.export.parity.conftest import LIMITS, rung_of

@@ -11,7 +11,8 @@ import pytest
 from export.card import FIGURES, model_card
 from export.verify import verify
 from export.verify.card import card_claims, read_table
-from serving.manifest import Manifest, TargetRuntime, read_manifest
+from serving.claims import TargetRuntime
+from serving.manifest import Manifest, read_manifest
 
 
 def _failed(folder: Path) -> list[str]:
