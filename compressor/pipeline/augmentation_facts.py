@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compressor.data.splits import TRAIN, TaskData
+from compressor.data.splits import SOURCE, TRAIN, TaskData
 from compressor.distillation.augmentation.candidates import Candidates, load_candidates
 from compressor.distillation.augmentation.knobs import AddedTexts, L2aKnobs, SourceKnobs
 from compressor.pipeline.added import CANDIDATES_FILE, KEPT_FILE
@@ -92,7 +92,8 @@ def _answers(candidates: Candidates, data: TaskData, *, gold: bool) -> np.ndarra
     if data.task.type == "regression":
         return None
     if gold or candidates.logits is None:
-        return np.asarray(data.splits["source"].labels)[candidates.start_rows]
+        labels: np.ndarray = np.asarray(data.splits[SOURCE].labels)[candidates.start_rows]
+        return labels
     return np.asarray(decide(candidates.logits, data.task))
 
 
