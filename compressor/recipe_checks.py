@@ -28,6 +28,8 @@ def check_sections(recipe: Recipe) -> None:
     check_early_stopping(recipe.method, recipe.training.early_stopping)
     for name in methods_at(recipe.method, "texts"):
         _check_added_texts(recipe, name)
+    for task in recipe.taught_tasks:
+        _check_source_of_group(recipe, recipe.teacher_group(task))
 
 
 def _check_student_tasks(recipe: Recipe) -> None:
@@ -72,6 +74,16 @@ def _check_without_teachers(recipe: Recipe) -> None:
         )
 
 
+def _check_source_of_group(recipe: Recipe, tasks: tuple[str, ...]) -> None:
+    """A teacher of several tasks that begins with sources needs one of each: else it would begin with own labels."""
+    without = [task for task in tasks if recipe.tasks[task].source is None]
+    if recipe.teacher_of(tasks[0]).source == "first" and 0 < len(without) < len(tasks):
+        raise ValueError(
+            f"task '{without[0]}' shares its teacher (teacher.multitask) with tasks that name a source, and names none."
+            " Give it one, give the tasks teachers of their own, or set teacher.source to together or none"
+        )
+
+
 def _check_added_texts(recipe: Recipe, name: str) -> None:
     """What a method that adds texts needs of its tasks."""
     knobs = knobs_of(recipe.method, name)
@@ -85,10 +97,13 @@ def _check_added_texts(recipe: Recipe, name: str) -> None:
             f"method 'source' reads the source of task '{without_source[0]}', which names none. Set "
             f"tasks.{without_source[0]}.source.data, or use refill, which needs none"
         )
-    if isinstance(knobs, RefillKnobs) and len(without_source) == len(tasks) and knobs.rounds * knobs.rate == 0:
+    is_own_alone = len(without_source) == len(tasks) or (
+        isinstance(knobs, RefillKnobs) and (knobs.start == "target" or knobs.source_share == 0.0)
+    )
+    if isinstance(knobs, RefillKnobs) and is_own_alone and knobs.rounds * knobs.rate == 0:
         raise ValueError(
-            f"{name} has no source and masks nothing (rounds {knobs.rounds}, rate {knobs.rate:g}): there would be no "
-            "new text. Set tasks.TASK.source.data, or rounds and rate above 0"
+            f"{name} has no source text and masks nothing (rounds {knobs.rounds}, rate {knobs.rate:g}): there would be "
+            "no new text. Set tasks.TASK.source.data, or rounds and rate above 0"
         )
     if not needs_teacher(recipe.method):
         return

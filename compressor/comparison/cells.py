@@ -14,7 +14,8 @@ from typing import Any
 
 from compressor.comparison.arms import NONE, Arm
 from compressor.comparison.plan import Plan
-from compressor.distillation.presets import PRESETS, Knobs
+from compressor.distillation.presets import PRESETS, Knobs, knobs_of, methods_at, reads_targets
+from compressor.pipeline.augmenting_stages import augmented_tasks
 from compressor.pipeline.graph import Pipeline
 from compressor.pipeline.run import RunFolder
 from compressor.pipeline.stages import Stage, needed_for
@@ -23,7 +24,7 @@ from compressor.recipe_file import changed_recipe
 
 CELLS_FOLDER = "cells"
 FIGURES_LINK = "figures"
-_SHARED = ("data", "teacher-", "targets-")
+_SHARED = ("data", "teacher-", "targets-", "masked-lm", "source-texts-", "candidates-")
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Cell:
 
     @property
     def shared_stages(self) -> list[Stage]:
-        """Data, teachers and targets: what other cells read too."""
+        """Data, teachers, targets and texts to add: what other cells read too."""
         needed = needed_for(*(run.figures for run in self.runs))
         return [stage for stage in needed if stage.name.startswith(_SHARED)]
 
@@ -174,10 +175,29 @@ def cell_recipe(plan: Plan, arm: Arm, seed: int, *, task: str | None = None) -> 
 
 
 def _method(plan: Plan, arm: Arm, task: str | None) -> dict[str, Knobs]:
-    """The arm's method; for the student of one task without teacher, what is left of it without a teacher."""
-    if task is None or plan.recipe.has_teacher(task):
+    """The arm's method; for the student of one task what of it concerns that task."""
+    if task is None:
         return arm.method
-    return {name: knobs for name, knobs in arm.method.items() if not PRESETS[name].needs_teacher} or {NONE: {}}
+    method = _with_own_texts(plan, arm, task)
+    if plan.recipe.has_teacher(task):
+        return method
+    kept = {
+        name: knobs
+        for name, knobs in method.items()
+        if not PRESETS[name].needs_teacher and not reads_targets(name, knobs_of(method, name))
+    }
+    return kept or {NONE: {}}
+
+
+def _with_own_texts(plan: Plan, arm: Arm, task: str) -> dict[str, Knobs]:
+    """The method with texts for this task where the shared student has some for it, else without."""
+    method = dict(arm.method)
+    for name in methods_at(arm.method, "texts"):
+        if task in augmented_tasks(plan.recipe, knobs_of(arm.method, name)):
+            method[name] = {**arm.method[name], "tasks": [task]}
+        else:
+            del method[name]
+    return method or {NONE: {}}
 
 
 def _threads(plan: Plan) -> dict[str, int]:

@@ -55,6 +55,8 @@ def prepare(tasks: Mapping[str, TaskSource], *, seed: int = CARVING_SEED) -> dic
     _drop_leaks(rows, TEST, (VALIDATION, TRAIN, UNLABELLED, SOURCE))
     _carve_missing(rows, VALIDATION, VALIDATION_SHARE, seed)
     _drop_leaks(rows, VALIDATION, (TRAIN, UNLABELLED, SOURCE))
+    for task in rows:
+        _drop_own_rows_from_source(task)
     for task, settings in zip(rows, tasks.values(), strict=True):
         if settings.train_rows is not None:
             _keep_some(task, settings.train_rows, settings.train_rows_seed)
@@ -129,6 +131,18 @@ def _drop_leaks(tasks: Sequence[_Rows], evaluation: str, splits: Sequence[str]) 
                 )
 
 
+def _drop_own_rows_from_source(task: _Rows) -> None:
+    """Take the task's own rows out of its source: they would bring back labels that `train_rows` takes away."""
+    if SOURCE not in task.splits:
+        return
+    own = set(task.keys[TRAIN])
+    repeated = np.array([key in own for key in task.keys[SOURCE]], dtype=bool)
+    if repeated.any():
+        task.move(repeated, source=SOURCE, target=None)
+        task.dropped[SOURCE] += int(repeated.sum())
+        task.notices.append(f"{int(repeated.sum())} source rows were dropped: their text is also in train")
+
+
 def _keep_some(task: _Rows, number: int, seed: int) -> None:
     """Keep so many labelled training rows, the others are not used; say so."""
     kept = draw_rows(task.splits[TRAIN], task.data.task, number, seed=seed)
@@ -162,7 +176,9 @@ def _finished(rows: _Rows) -> TaskData:
 
 def _with_range(task: TaskSpec, splits: Mapping[str, Split]) -> TaskSpec:
     """A regression's task with the range of its training labels; UserError where labels do not vary."""
-    for name in (TRAIN, VALIDATION, TEST):
+    for name in (TRAIN, VALIDATION, TEST, SOURCE):
+        if name not in splits:
+            continue
         labels = np.asarray(splits[name].labels)
         if labels.min() == labels.max():
             raise UserError(

@@ -159,6 +159,17 @@ def _supervise(methods: dict[str, Knobs]) -> None:
             )
         if not needs_teacher(methods):
             methods["kd"] = {}
+        _check_reads_teacher(methods, name)
+
+
+def _check_reads_teacher(methods: Mapping[str, Knobs], texts: str) -> None:
+    """ValueError where the supervision is set so that no added text would be learned from."""
+    for name, knob, value in (("kd", "alpha", 0.0), ("bam", "constant", 1.0)):
+        if name in methods and methods[name].get(knob) == value:
+            raise ValueError(
+                f"{name}.{knob} is {value:g} beside '{texts}': no teacher is read, so no added text would be; leave "
+                f"'{texts}' out or {knob} at its default"
+            )
 
 
 def reads_targets(name: str, knobs: object) -> bool:

@@ -225,8 +225,8 @@ def _trainer(
         optim="adamw_torch_fused" if decision["device"] in ("cpu", "cuda") else "adamw_torch",
         bf16=decision["dtype"] == "bf16",
         use_cpu=decision["device"] == "cpu",
-        eval_strategy="epoch" if settings.steps is None else "steps",
-        eval_steps=-(-steps // VALIDATIONS),
+        eval_strategy="steps" if _steps_between_validations(job, steps) else "epoch",
+        eval_steps=_steps_between_validations(job, steps),
         save_strategy="no",
         save_total_limit=2,
         logging_steps=max(1, steps // 100),
@@ -248,6 +248,14 @@ def _trainer(
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer
+
+
+def _steps_between_validations(job: TrainingJob, steps: int) -> int | None:
+    """After how many steps validation is looked at; None: after every pass, which added rows make no longer."""
+    if job.settings.steps is not None:
+        return -(-steps // VALIDATIONS)
+    has_added = any(num_added(data) for data in job.data.values())
+    return -(-steps // job.settings.epochs) if has_added else None
 
 
 def _validate(model: nn.Module, job: TrainingJob, tokens: Mapping[str, Tokens]) -> dict[str, float]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from compressor.models.initialise import LOADING_ERRORS, expecting_fresh_heads, load_encoder, load_tokenizer
 from compressor.models.task_model import TaskModel, empty_head, head_config
@@ -79,6 +79,12 @@ def with_tasks(model: TaskModel, tasks: Sequence[TaskSpec]) -> TaskModel:
     """The same encoder and heads under other task descriptions (names, labels), in the same order."""
     heads = {task.name: head for task, head in zip(tasks, model.heads.values(), strict=True)}
     return TaskModel(model.encoder, heads, tasks)
+
+
+def only_tasks(model: TaskModel, names: Sequence[str]) -> TaskModel:
+    """The same encoder with the heads of some of its tasks, in their order there."""
+    tasks = [task for task in model.tasks if task.name in names]
+    return TaskModel(model.encoder, {task.name: cast(PreTrainedModel, model.head(task.name)) for task in tasks}, tasks)
 
 
 def _save_single(folder: Path, model: TaskModel) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from compressor.data.leakage import text_keys
 from compressor.data.splits import SOURCE, TRAIN, TaskData, training_texts
 from compressor.distillation.augmentation.candidates import Candidates, save_candidates
-from compressor.distillation.augmentation.chains import CHUNKS, draw_starts, generate
+from compressor.distillation.augmentation.chains import CHUNKS, draw_starts, generate, kept_starts
 from compressor.distillation.augmentation.domain import fit_domain, text_features
 from compressor.distillation.augmentation.filters import keep_close, keep_new, keep_sure
 from compressor.distillation.augmentation.knobs import RefillKnobs, SourceKnobs
@@ -33,6 +33,7 @@ from compressor.progress import progress_bar
 from serving.errors import UserError
 
 COUNTS_FILE = "candidates.json"
+STARTS_FILE = "starts.npz"
 
 
 @dataclass(frozen=True)
@@ -136,26 +137,30 @@ def make_candidates(folder: Path, material: Material, knobs: RefillKnobs, masked
     if source:
         domain = fit_domain(material.features(material.target_texts), material.features(source), seed=material.seed)
         clock.lap("domain")
-    starts = draw_starts(
-        len(material.target_texts),
-        domain.source_scores if domain else None,
-        per_row=knobs.per_row,
-        source_share=knobs.source_share,
-        rounds=knobs.rounds,
-        seed=material.seed,
+    starts = kept_starts(
+        folder / STARTS_FILE,
+        lambda: draw_starts(
+            len(material.target_texts),
+            domain.source_scores if domain else None,
+            per_row=knobs.per_row,
+            source_share=knobs.source_share,
+            rounds=knobs.rounds,
+            seed=material.seed,
+        ),
     )
     model, tokenizer = load_masked_lm(masked_lm, must_be_trained=True)
     refiller = Refiller(model, tokenizer, rate=knobs.rate, top_k=knobs.top_k, max_length=material.max_length)
     with progress_bar("refilling texts", len(starts)) as bar:
         made = generate(starts, material.target_texts, source, refiller, folder=folder, advance=bar.update)
     clock.lap("generate")
-    new, dropped = keep_new(made, seen_keys=material.evaluation_keys, own_keys=_own_keys(material.data))
-    candidates = made.select(new)
-    close = keep_close(candidates.edit_ratios, knobs.max_edit_ratio)
-    dropped["edited_too_much"] = int((~close).sum())
-    candidates = candidates.select(close)
+    close = keep_close(made.edit_ratios, knobs.max_edit_ratio)
+    candidates = made.select(close)
+    new, counts = keep_new(candidates, seen_keys=material.evaluation_keys, own_keys=_own_keys(material.data))
+    dropped = {"edited_too_much": int((~close).sum()), **counts}
+    candidates = candidates.select(new)
     if domain and len(candidates):
-        candidates = replace(candidates, domain_scores=domain.scores(material.features(candidates.texts)))
+        scores = domain.scores(material.features(candidates.texts), candidates.is_source, candidates.start_rows)
+        candidates = replace(candidates, domain_scores=scores)
         clock.lap("domain")
     candidates = material.answered(candidates) if len(candidates) else candidates
     clock.lap("teacher")
@@ -167,6 +172,7 @@ def make_candidates(folder: Path, material: Material, knobs: RefillKnobs, masked
         )
     _save(folder, kept, material, {"generated": len(made), "dropped": dropped, "seconds": clock.seconds})
     shutil.rmtree(folder / CHUNKS, ignore_errors=True)
+    (folder / STARTS_FILE).unlink()
 
 
 def _sure(

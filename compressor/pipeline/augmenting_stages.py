@@ -23,6 +23,8 @@ from compressor.pipeline.stages import Stage
 from compressor.pipeline.teacher_stages import TeacherStages, by_role
 from compressor.progress import progress_bar
 from compressor.recipe import Recipe
+from export.runners import limit_threads
+from serving.host import available_cpus
 
 ADAPTED = "adapt"
 _OF_THE_LOSS = ("weight", "target_share", "tasks")
@@ -100,8 +102,8 @@ class AugmentingStages(TeacherStages):
         own = RefillKnobs(**{name: getattr(knobs, name) for name in asdict(RefillKnobs())})
         return Stage(
             f"candidates-{task}",
-            1,
-            {**self._fields(own, without=_OF_THE_LOSS), **given},
+            2,
+            {**self._fields(own, without=(*_OF_THE_LOSS, "mlm_steps")), **given},
             lambda folder: augmenting.make_candidates(
                 folder, self._material(task, asked), knobs, str(self.path(adapted)) if adapted else knobs.mlm
             ),
@@ -121,6 +123,7 @@ class AugmentingStages(TeacherStages):
                 "steps": knobs.mlm_steps,
                 "seed": self.recipe.seed,
                 "max_length": self.recipe.max_length,
+                "threads": self.recipe.training.threads,
             },
             lambda folder: self._adapt(folder, model, tasks, knobs),
             {"data": self.data},
@@ -131,7 +134,8 @@ class AugmentingStages(TeacherStages):
         texts = augmenting.masked_lm_texts(learning.load_some(self.path(self.data), tasks))
         epochs = epochs_for(knobs.mlm_steps, len(texts))
         settings = Adaptation(epochs, self.recipe.max_length, self.recipe.seed)
-        with progress_bar("masked language model", num_steps(len(texts), epochs)) as bar:
+        threads = self.recipe.training.threads or available_cpus()
+        with limit_threads(threads), progress_bar("masked language model", num_steps(len(texts), epochs)) as bar:
             adapt_masked_lm(model, texts, settings, folder=folder, advance=bar.update)
 
     def _selection(self, task: str, knobs: L2aKnobs, candidates: Stage, methods: Mapping[str, Knobs]) -> Stage:
@@ -142,11 +146,12 @@ class AugmentingStages(TeacherStages):
         seeds = learning.Seeds(self.recipe.seed, self.recipe.student_order_seed)
         return Stage(
             f"selection-{task}",
-            1,
+            2,
             {
                 **self._fields(knobs, without=("target_share", "tasks", *_OF_THE_CHOICE)),
                 "base": checkpoint_fingerprint(self.recipe.student_model()),
                 "layers": self.recipe.student.layers,
+                "init": learning.start_of(self.recipe),
                 "supervision": {name: asdict(knobs_of(supervision, name)) for name in supervision},
                 **self._training_fields(self.recipe.training, seeds, num_tasks=1),
             },

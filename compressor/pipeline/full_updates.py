@@ -29,13 +29,27 @@ from compressor.tasks.registry import TASKS
 UPDATES = 3
 
 
-@dataclass
-class FullUpdates:
-    """Updates of the whole student from a stored state, always rolled back.
+@dataclass(frozen=True)
+class StoredState:
+    """A student in the middle of its training.
 
     Attributes:
-        states: folder of the student of every view.
-        reward_masks: bool [train rows] of every view.
+        folder: its checkpoint.
+        is_reward: the rows that judge it, bool [train rows].
+        progress: share of the training that it had behind it, in [0, 1].
+    """
+
+    folder: Path
+    is_reward: np.ndarray
+    progress: float
+
+
+@dataclass
+class FullUpdates:
+    """Updates of the whole student from a stored state, always rolled back; without dropout, like the cheap ones.
+
+    Attributes:
+        states: one per view.
         rows_of: the task with some of its train rows, and the candidates behind them.
         targets: the teacher's logits over the train rows.
         candidate_logits: and over the candidates.
@@ -45,8 +59,7 @@ class FullUpdates:
         gamma: what candidates weigh.
     """
 
-    states: Sequence[Path]
-    reward_masks: Sequence[np.ndarray]
+    states: Sequence[StoredState]
     rows_of: Callable[[np.ndarray], TaskData]
     targets: np.ndarray
     candidate_logits: np.ndarray
@@ -71,15 +84,17 @@ class FullUpdates:
         return own - student.loss_after(target_rows, kept, self.plan, gamma=self.gamma)
 
     def _student(self, view: int) -> _Student:
-        model, tokenizer = load_with_tokenizer(self.states[view])
-        mask = self.reward_masks[view]
+        state = self.states[view]
+        model, tokenizer = load_with_tokenizer(state.folder)
+        mask = state.is_reward
         data, judged = self.rows_of(~mask), self.rows_of(mask)
         targets = np.concatenate([self.targets[~mask], self.candidate_logits])
         tokens = tokenise(tokenizer, training_texts(data), self.max_length)
         judge = tokenise(tokenizer, judged.splits["train"].texts, self.max_length)
         pad_id = int(tokenizer.pad_token_id)
         collator = Collator([task_rows(data, targets)], pad_id=pad_id)
-        return _Student(model, TaskExamples([tokens]), collator, judge, judged, int((~mask).sum()), self.settings)
+        rows = TaskExamples([tokens])
+        return _Student(model, rows, collator, judge, judged, int((~mask).sum()), state.progress, self.settings)
 
 
 @dataclass(frozen=True)
@@ -92,6 +107,7 @@ class _Student:
     judge: Tokens
     judged: TaskData
     num_own: int
+    progress: float
     settings: TrainingSettings
 
     def loss_after(self, target_rows: np.ndarray, kept: np.ndarray, plan: Plan, *, gamma: float) -> float:
@@ -100,7 +116,7 @@ class _Student:
         batch = self.collator([self.examples[row] for row in rows])
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.settings.learning_rate)
         with Rollback(self.model, optimizer=optimizer):
-            self.model.train()
+            self.model.eval()
             for _ in range(UPDATES):
                 optimizer.zero_grad(set_to_none=True)
                 self._loss(batch, plan, gamma).backward()  # type: ignore[no-untyped-call]
@@ -118,6 +134,7 @@ class _Student:
             labels=batch["labels"][spec.name],
             has_label=batch["has_label"][spec.name],
             targets=batch["targets"][spec.name],
+            progress=self.progress,
             is_added=batch["is_added"][spec.name],
         )
         own, added = found.select(~batch["is_added"][spec.name]), found.select(batch["is_added"][spec.name])

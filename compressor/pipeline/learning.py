@@ -27,7 +27,7 @@ from compressor.distillation.plan import build_plan
 from compressor.distillation.presets import label_of
 from compressor.distillation.training import TrainingJob, train
 from compressor.evaluation.figures import SPLITS
-from compressor.models.checkpoint import load_checkpoint, with_tasks
+from compressor.models.checkpoint import load_checkpoint, only_tasks, with_tasks
 from compressor.models.initialise import from_teacher, load_tokenizer, pretrained_model
 from compressor.models.task_model import TaskModel
 from compressor.models.teacher import import_teacher, stored_logits
@@ -213,7 +213,7 @@ def initial_student(data: Mapping[str, TaskData], recipe: Recipe, teacher: Path 
     """A recipe's student before its training; `teacher` as `train_student` takes it."""
     tasks = [task.task for task in data.values()]
     if teacher is not None:
-        return from_teacher(load_checkpoint(teacher), tasks, layers=recipe.student.layers)
+        return from_teacher(only_tasks(load_checkpoint(teacher), list(data)), tasks, layers=recipe.student.layers)
     return pretrained_model(recipe.student_model(), tasks, layers=recipe.student.layers, seed=recipe.seed)
 
 

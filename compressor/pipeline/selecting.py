@@ -28,9 +28,10 @@ from compressor.models.checkpoint import load_with_tokenizer
 from compressor.models.initialise import load_tokenizer
 from compressor.models.predict import head_inputs, last_layer
 from compressor.models.task_model import TaskModel
+from compressor.models.warm_start import is_warm_start, take_heads
 from compressor.pipeline.added import CANDIDATES_FILE, KEPT_FILE
 from compressor.pipeline.augmenting import Clock
-from compressor.pipeline.full_updates import FullUpdates
+from compressor.pipeline.full_updates import FullUpdates, StoredState
 from compressor.pipeline.learning import TARGETS_FILE, initial_student
 from compressor.pipeline.stages import write_json
 from compressor.progress import progress_bar
@@ -96,6 +97,15 @@ class Selecting:
         data = self.own_rows(rows)
         return replace(data, splits={**data.splits, ADDED: Split(self.candidates.texts)})
 
+    def made_from(self, rows: np.ndarray) -> np.ndarray:
+        """Which candidates were made from some of the training rows, bool [candidates].
+
+        Args:
+            rows: bool [train rows].
+        """
+        is_own, starts = ~self.candidates.is_source, self.candidates.start_rows
+        return is_own & rows[np.where(is_own, starts, 0)]
+
     def tokens(self, tokenizer: PreTrainedTokenizerBase, texts: list[tuple[str, ...]]) -> Tokens:
         """Texts as the student reads them."""
         return tokenise(tokenizer, texts, self.recipe.max_length)
@@ -109,9 +119,13 @@ def select_candidates(folder: Path, work: Selecting) -> None:
     clock.lap("student")
     views = [view for place, mask in zip(places, masks, strict=True) for view in _views(place, work, mask)]
     clock.lap("features")
+    stored = [
+        StoredState(place / state_name(share), mask, share)
+        for place, mask in zip(places, masks, strict=True)
+        for share in STATES
+    ]
     updates = FullUpdates(
-        [place / state_name(share) for place in places for share in STATES],
-        [mask for mask in masks for _ in STATES],
+        stored,
         work.with_candidates,
         targets=work.targets,
         candidate_logits=np.asarray(work.candidates.logits),
@@ -129,7 +143,7 @@ def select_candidates(folder: Path, work: Selecting) -> None:
             work.plan.terms,
             gamma=work.knobs.weight,
             batch_size=work.recipe.training.batch_size,
-            seed=work.recipe.seed,
+            seed=work.recipe.student_order_seed,
             full_reward=updates.reward,
             advance=bar.update,
         )
@@ -144,8 +158,11 @@ def _student(folder: Path, work: Selecting, rows: np.ndarray) -> Path:
         return folder
     recipe = work.recipe
     data = {work.data.task.name: work.own_rows(rows)}
+    model = initial_student(data, recipe, work.teacher)
+    if is_warm_start(recipe.student.model):
+        take_heads(model, Path(recipe.student_model()))
     job = TrainingJob(
-        model=initial_student(data, recipe, work.teacher),
+        model=model,
         tokenizer=load_tokenizer(recipe.student_model()),
         data=data,
         targets={work.data.task.name: work.targets[rows]},
@@ -183,8 +200,9 @@ def _view(folder: Path, work: Selecting, reward: np.ndarray, progress: float) ->
         bias=_bias(model, spec.name),
         target=rows(own.texts, labels[torch.from_numpy(~reward)], work.targets[~reward]),
         candidates=rows(work.candidates.texts, None, np.asarray(work.candidates.logits)),
-        reward=rows(judge.texts, labels[torch.from_numpy(reward)], work.targets[reward]),
+        reward=rows(judge.texts, labels[torch.from_numpy(reward)], None),
         progress=progress,
+        is_judged=torch.from_numpy(work.made_from(reward)),
     )
 
 
@@ -209,7 +227,7 @@ def _choose(
     np.savez(
         folder / KEPT_FILE,
         learned=kept,
-        random=random_like(kept, classes, seed=work.recipe.seed),
+        random=random_like(kept, classes, seed=work.recipe.student_order_seed),
         filter=keep_top(learned.filter_scores, classes, share),
     )
     np.savez(folder / SCORES_FILE, learned=learned.scores, filter=learned.filter_scores, alignment=learned.alignment)

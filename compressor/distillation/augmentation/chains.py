@@ -88,6 +88,22 @@ def draw_starts(
     )
 
 
+def kept_starts(path: Path, draw: Callable[[], Starts]) -> Starts:
+    """Starts as an interrupted call left them, else drawn and left there: chunks belong to one drawing.
+
+    Args:
+        path: ends in .npz.
+        draw: called where nothing was left.
+    """
+    if not path.is_file():
+        drawn = draw()
+        aside = path.with_suffix(".tmp.npz")
+        np.savez(aside, is_source=drawn.is_source, rows=drawn.rows, rounds=drawn.rounds, seed=drawn.seed)
+        aside.replace(path)
+    with np.load(path) as found:
+        return Starts(found["is_source"], found["rows"], found["rounds"], int(found["seed"]))
+
+
 def _evenly(rows: np.ndarray, number: int) -> np.ndarray:
     """So many rows, over and over in the same order."""
     return np.resize(rows, number) if number else np.zeros(0, dtype=np.int64)

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
@@ -32,29 +33,38 @@ _POOLED = "pooled"
 class DomainClassifier:
     """Tells target texts from source texts.
 
+    There is one classifier per part of the rows, trained on the other parts: with fewer rows than features every row is
+    told by heart, and so is what was made from it.
+
     Attributes:
-        target_scores: of the target rows that it was trained on, float32 [target rows] in [0, 1].
-        source_scores: of the source rows, float32 [source rows]; like the target's, each by a classifier that has not
-            seen the row.
-        pipeline: the classifier that has seen them all.
+        target_parts: the part of every target row, int64 [target rows].
+        source_parts: of every source row, int64 [source rows].
+        classifiers: per part, one that has not seen it.
+        source_scores: how likely the source rows are the target's, float32 [source rows] in [0, 1].
     """
 
-    target_scores: np.ndarray
+    target_parts: np.ndarray
+    source_parts: np.ndarray
+    classifiers: Sequence[Any]
     source_scores: np.ndarray
-    pipeline: Any
 
-    def scores(self, features: np.ndarray) -> np.ndarray:
-        """How likely texts are the target's, both domains being equally frequent.
+    def scores(self, features: np.ndarray, is_source: np.ndarray, start_rows: np.ndarray) -> np.ndarray:
+        """How likely texts are the target's, each by the classifier that has not seen the row it was made from.
+
+        Both domains count as equally frequent.
 
         Args:
-            features: [rows, width], of texts that it was not trained on.
+            features: [rows, width].
+            is_source: whether that row is a source row, bool [rows].
+            start_rows: its position among the target's or the source's, int64 [rows].
 
         Returns:
             float32 [rows] in [0, 1].
         """
-        if not len(features):
-            return np.zeros(0, dtype=np.float32)
-        return np.asarray(self.pipeline.predict_proba(features)[:, 1], dtype=np.float32)
+        parts = np.empty(len(features), dtype=np.int64)
+        parts[is_source] = self.source_parts[start_rows[is_source]]
+        parts[~is_source] = self.target_parts[start_rows[~is_source]]
+        return _scores_by_part(self.classifiers, features, parts)
 
 
 def fit_domain(target_features: np.ndarray, source_features: np.ndarray, seed: int) -> DomainClassifier:
@@ -78,10 +88,22 @@ def fit_domain(target_features: np.ndarray, source_features: np.ndarray, seed: i
     is_target = np.arange(sum(sizes)) < sizes[0]
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=_MOST_ITERATIONS))
     folds = StratifiedKFold(min(_FOLDS, *sizes), shuffle=True, random_state=seed)
-    held_back = cross_val_predict(pipeline, features, is_target, cv=folds, method="predict_proba")[:, 1]
-    held_back = held_back.astype(np.float32)
-    pipeline.fit(features, is_target)
-    return DomainClassifier(held_back[is_target], held_back[~is_target], pipeline)
+    parts = np.empty(len(features), dtype=np.int64)
+    classifiers = []
+    for part, (seen, left_out) in enumerate(folds.split(features, is_target)):
+        parts[left_out] = part
+        classifiers.append(clone(pipeline).fit(features[seen], is_target[seen]))
+    scores = _scores_by_part(classifiers, features, parts)
+    return DomainClassifier(parts[is_target], parts[~is_target], classifiers, scores[~is_target])
+
+
+def _scores_by_part(classifiers: Sequence[Any], features: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """Every row by the classifier of its part, float32 [rows]."""
+    found = np.zeros(len(features), dtype=np.float32)
+    for part in np.unique(parts):
+        rows = parts == part
+        found[rows] = classifiers[part].predict_proba(features[rows])[:, 1]
+    return found
 
 
 class _MeanPooled(nn.Module):

@@ -37,6 +37,7 @@ class AddedTexts:
     name = "texts"
 
     def __post_init__(self) -> None:
+        require(self.tasks is None or len(self.tasks) > 0, f"{self.name}.tasks", self.tasks, "at least one task")
         require(self.weight >= 0.0, f"{self.name}.weight", self.weight, "a number of at least 0")
         if self.target_share is not None:
             in_range = 0.0 < self.target_share < 1.0

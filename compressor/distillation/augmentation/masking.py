@@ -5,6 +5,7 @@ Masking whole words is that of the second release of BERT (Devlin et al. 2019, a
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -78,6 +79,8 @@ def _visible(text: str, offsets: tuple[int, int]) -> tuple[int, int]:
         start += 1
     while start < end and text[end - 1].isspace():
         end -= 1
+    while start < end < len(text) and unicodedata.category(text[end]).startswith("M"):
+        end += 1  # an accent that the tokenizer strips belongs to the letter before it
     return (start, end) if text[start:end].split() == [text[start:end]] else (start, start)
 
 

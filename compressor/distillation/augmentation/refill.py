@@ -221,7 +221,7 @@ class Refiller:
         kinds = torch.from_numpy(self._pieces.kinds)
         wanted = kinds[inputs["input_ids"][is_masked]]
         inputs["input_ids"][is_masked] = int(self.tokenizer.mask_token_id)
-        logits = masked_logits(self.model, inputs, is_masked).masked_fill(kinds != wanted[:, None], -torch.inf)
+        logits = masked_logits(self.model, inputs, is_masked).masked_fill_(kinds != wanted[:, None], -torch.inf)
         lots = torch.from_numpy(np.concatenate([row.lots for row in rows]))
         ids = sample_top_k(logits, lots, self.top_k).numpy()
         return np.split(ids, np.cumsum([len(row.lots) for row in rows])[:-1])

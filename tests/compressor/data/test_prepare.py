@@ -198,6 +198,15 @@ def test_source_rows_have_the_tasks_labels_and_no_evaluation_text(folder: Path, 
     assert data.sources["source"] == {"name": source, "where": {"shop": "one"}}
 
 
+def test_own_rows_are_no_source(folder: Path, tmp_path: Path) -> None:
+    """Catches a source that is the target itself: few labels would be many, and nobody would see it."""
+    source = write(tmp_path / "other.jsonl", labelled("a1 b7 A4!"))
+    settings = {"data": str(folder), "source": {"data": source}}
+    data = prepared(task={**settings, "train_rows": 2})["task"]
+    assert data.splits["source"].texts == [("b7",)]
+    assert "2 source rows were dropped: their text is also in train" in data.notices
+
+
 def test_a_source_that_is_not_one_is_refused(folder: Path, tmp_path: Path) -> None:
     """Catches labels that the student has no output for, and pairs where the task reads single texts."""
     other = write(tmp_path / "other.jsonl", [{"text": "c1", "label": "c"}])

@@ -363,13 +363,16 @@ def test_the_report_tells_what_was_learned(recipe: Make, store: StageStore) -> N
     ("method", "task", "said"),
     [
         ("source", {"source": None}, "method 'source' reads the source of task 'topic', which names none"),
-        ("refill:rounds=0", {"source": None}, "refill has no source and masks nothing"),
-        ("l2a:rate=0", {"source": None}, "l2a has no source and masks nothing"),
+        ("refill:rounds=0", {"source": None}, "refill has no source text and masks nothing"),
+        ("l2a:rate=0", {"source": None}, "l2a has no source text and masks nothing"),
         ("refill", {"teacher": "none"}, "method 'kd+refill' learns from a teacher, but no task"),
         ("refill", {"teacher": {"predictions": "p.csv"}}, "teacher.predictions are stored for known texts only"),
         ({"refill": {"tasks": ["other"]}}, {}, "refill.tasks names 'other'. Choose from: topic"),
         (["none", "l2a"], {}, "'none' and 'l2a' cannot be combined: added texts have the teacher's targets only"),
         (["source", "l2a"], {}, "'source' and 'l2a' cannot be combined"),
+        ("refill:rounds=0:start=target", {}, "refill has no source text and masks nothing"),
+        (["l2a", {"kd": {"alpha": 0}}], {}, "kd.alpha is 0 beside 'l2a': no teacher is read"),
+        ({"refill": {"tasks": []}}, {}, "refill.tasks is [], expected at least one task"),
         ("l2a:rounds=-1", {}, "l2a.rounds is -1, expected a whole number of at least 0"),
         ("source:nearest=0", {}, "source.nearest is 0.0, expected a number above 0"),
         ("source:labels=gold:min_margin=0.2", {}, "source.labels is gold, where no teacher is asked"),
@@ -391,6 +394,17 @@ def test_a_task_without_teacher_gets_no_texts(files: dict[str, str], recipe: Mak
     with pytest.raises(ValueError, match="refill gives task 'urgency' texts that a teacher answers"):
         recipe({"refill": {"tasks": ["urgency"]}}, tasks=tasks)
     assert augmented_tasks(recipe("refill", tasks=tasks), RefillKnobs()) == ("topic",)
+
+
+def test_a_shared_teacher_begins_with_sources_of_all_its_tasks_or_of_none(
+    files: dict[str, str], recipe: Make, model: str
+) -> None:
+    """Catches a teacher that begins with all own labels of a task, those that train_rows or a fold keeps from it."""
+    topic = {"data": files["target"], "text": "text", "label": "topic"}
+    tasks = {"topic": {**topic, "source": {"data": files["source"]}}, "urgency": {**topic, "label": "urgency"}}
+    with pytest.raises(ValueError, match="task 'urgency' shares its teacher"):
+        recipe("kd", tasks=tasks, teacher={"model": model, "multitask": True})
+    recipe("kd", tasks=tasks, teacher={"model": model, "multitask": True, "source": "together"})
 
 
 def test_what_the_rows_decide_is_said_before_training(files: dict[str, str], recipe: Make, tmp_path: Path) -> None:

@@ -110,7 +110,10 @@ def choose_share(
     trials = [HeadTrials(views[view], training) for view in last_views(views)]
     found: list[dict[str, float]] = []
     for share in sorted(shares):
-        kept = torch.from_numpy(np.flatnonzero(keep_top(scores, classes, share)))
-        losses = [trial.loss_after(torch.arange(len(trial.view.target)), kept) for trial in trials]
-        found.append({"share": share, "kept": len(kept), "loss": float(np.mean(losses))})
+        kept = torch.from_numpy(keep_top(scores, classes, share))
+        losses = [
+            trial.loss_after(torch.arange(len(trial.view.target)), torch.nonzero(kept & trial.view.may_train).flatten())
+            for trial in trials
+        ]
+        found.append({"share": share, "kept": int(kept.sum()), "loss": float(np.mean(losses))})
     return min(found, key=lambda row: row["loss"])["share"], found

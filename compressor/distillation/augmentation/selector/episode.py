@@ -28,7 +28,8 @@ class HeadTraining:
 
     Attributes:
         terms: of the student's loss.
-        gamma: what an added row weighs beside a target row, at least 0.
+        gamma: what an added row weighs beside a target row, at least 0; the mean counts it as so many rows, where the
+            student's trainer divides by all rows of a step.
         updates: gradient steps on the same rows.
         rate: step as a share of 1 / mean squared norm of the features, above 0.
     """

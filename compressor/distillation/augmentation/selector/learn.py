@@ -138,6 +138,7 @@ class _Course:
         self.generator = torch.Generator().manual_seed(decisions)
         self.curve: list[dict[str, float]] = []
         self.pairs: list[list[float]] = []
+        self.pair_states: list[float] = []
 
     def play(self, number: int, full_reward: FullReward | None) -> str:
         """One episode; what to show of it."""
@@ -152,6 +153,7 @@ class _Course:
         if full_reward is not None and len(positions):
             full = float(full_reward(offer.view, offer.batch.numpy(), positions.numpy()))
             self.pairs.append([reward, finite(full, "the reward of a full update")])
+            self.pair_states.append(self.views[offer.view].progress)
         self.curve.append(self._point(number, outcome, probabilities))
         return f"reward {reward:+.4f} kept {self.curve[-1]['keep_rate']:.2f}"
 
@@ -174,7 +176,7 @@ class _Course:
             filter_scores=_mean([self.states[view].filter_scores for view in last]),
             alignment=_mean([self.states[view].alignment for view in last]),
             curve=self.curve,
-            correlation=correlation(self.pairs),
+            correlation=correlation(self.pairs, self.pair_states),
             feature_names=self.states[0].names,
         )
 
@@ -184,9 +186,22 @@ def _mean(columns: Sequence[Tensor]) -> np.ndarray:
     return np.asarray(torch.stack(list(columns)).mean(dim=0).numpy(), dtype=np.float32)
 
 
-def correlation(pairs: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """Spearman's rank correlation of pairs [cheap, full], with their number; see `Learned`."""
-    columns = np.array(pairs, dtype=np.float64).reshape(-1, 2)
-    is_defined = len(columns) >= _LEAST_PAIRS and bool((np.ptp(columns, axis=0) > 0.0).all())
-    rho = float(stats.spearmanr(columns[:, 0], columns[:, 1])[0]) if is_defined else None
+def correlation(pairs: Sequence[Sequence[float]], states: Sequence[float]) -> dict[str, Any]:
+    """Spearman's rank correlation of pairs [cheap, full], with their number; see `Learned`.
+
+    Ranks are counted within each stored state, since rewards shrink while a student learns: one state's high rewards
+    beside another's low ones would look like agreement.
+
+    Args:
+        pairs: of the repeated episodes.
+        states: of each pair, any number that tells the stored states apart.
+    """
+    columns, states = np.array(pairs, dtype=np.float64).reshape(-1, 2), list(states)
+    ranks = np.zeros_like(columns)
+    for state in set(states):
+        rows = np.array(states) == state
+        within = stats.rankdata(columns[rows], axis=0)
+        ranks[rows] = within - within.mean(axis=0)
+    is_defined = len(columns) >= _LEAST_PAIRS and bool((np.ptp(ranks, axis=0) > 0.0).all())
+    rho = float(np.corrcoef(ranks[:, 0], ranks[:, 1])[0, 1]) if is_defined else None
     return {"rho": rho, "n": len(columns), "pairs": [list(pair) for pair in pairs]}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from compressor.distillation.augmentation.knobs import L2aKnobs
 from compressor.distillation.augmentation.selector.view import View
+from serving.errors import UserError
 
 _FIRST_SHARE = 0.25  # of the candidates, by edit ratio, before the first episode
 
@@ -39,8 +40,11 @@ class Offers:
     ) -> None:
         """Draw from a generator of its own.
 
+        Raises:
+            UserError: no view has a candidate that it may learn from.
+
         Args:
-            views: the stored students, with the same candidates.
+            views: the stored students, with the same candidates; one without a candidate has no turn.
             edit_ratios: share of changed words per candidate, [candidates]; equal ones come in random order.
             settings: number and size of the episodes.
             batch_size: target rows of an episode.
@@ -49,21 +53,26 @@ class Offers:
         self._generator = np.random.default_rng(seed)
         self._settings = settings
         self._lengths = [len(view.target) for view in views]
-        self._order = np.lexsort((self._generator.random(len(edit_ratios)), edit_ratios))
+        order = np.lexsort((self._generator.random(len(edit_ratios)), edit_ratios))
+        self._orders = [order[view.may_train.numpy()[order]] for view in views]
+        self._views = [view for view, own in enumerate(self._orders) if len(own)]
+        if not self._views:
+            raise UserError(
+                "every candidate was made from a row that would judge it, so the selector has nothing to learn from. "
+                "Give a source, raise per_row, or loosen the filters (min_confidence, min_margin, max_edit_ratio)."
+            )
         self._batch_size = batch_size
         self._turns: list[int] = []
 
     def draw(self, episode: int) -> Offer:
         """The offer of an episode, counted from 1; to be asked for in order."""
         if not self._turns:
-            self._turns = self._generator.permutation(len(self._lengths)).tolist()
+            self._turns = self._generator.permutation(self._views).tolist()
         view = self._turns.pop()
-        settings = self._settings
-        number = num_offered(
-            episode, settings.episodes, candidates=len(self._order), episode_size=settings.episode_size
-        )
+        settings, order = self._settings, self._orders[view]
+        number = num_offered(episode, settings.episodes, candidates=len(order), episode_size=settings.episode_size)
         batch = self._some(np.arange(self._lengths[view]), self._batch_size)
-        return Offer(view, batch, self._some(self._order[:number], settings.episode_size))
+        return Offer(view, batch, self._some(order[:number], settings.episode_size))
 
     def _some(self, pool: np.ndarray, number: int) -> Tensor:
         """So many of the pool, or all of it, without repetition."""

@@ -113,7 +113,8 @@ def alignment(view: View, terms: Sequence[LossTerm]) -> Tensor:
     """Inner product of a candidate's gradient of the layer's weight with the reward rows' mean one, [candidates].
 
     It is (dl_i/dz . dL_v/dz) (h_i . h_v) averaged over the reward rows v; for a soft loss at temperature 1 and a
-    classification ((p_S - q) . (p_S(v) - y_v)) h_i . h_v. Above 0, a small step on the candidate lowers L_V.
+    classification ((p_S - q) . (p_S(v) - y_v)) h_i . h_v. Above 0, a small step on the candidate lowers L_V. What was
+    made from a reward row would be aligned with that row: it gets the mean of the others.
     """
     candidates, reward = view.candidates, view.reward
     logits = _student_logits(view).requires_grad_()
@@ -121,7 +122,9 @@ def alignment(view: View, terms: Sequence[LossTerm]) -> Tensor:
     (slopes,) = torch.autograd.grad(loss, logits)
     answers = head_logits(reward.features, view.weight, view.bias).detach().requires_grad_()
     (reward_slopes,) = torch.autograd.grad(reward_loss(view, answers), answers)
-    return ((slopes @ (reward_slopes.T @ reward.features)) * candidates.features).sum(dim=1)
+    found = ((slopes @ (reward_slopes.T @ reward.features)) * candidates.features).sum(dim=1)
+    others = found[view.may_train]
+    return torch.where(view.may_train, found, others.mean() if len(others) else found.new_zeros(()))
 
 
 def principal_axes(parts: Sequence[Tensor]) -> Tensor:

@@ -55,6 +55,8 @@ class View:
         candidates: texts without label, with the teacher's logits.
         reward: held-back labelled target rows, on which no episode trains.
         progress: share of the training that the student had behind it, in [0, 1].
+        is_judged: candidates made from a reward row, bool [candidates]: no episode of this view may learn from them,
+            or it would be judged by what it has read; None: none.
     """
 
     task: Task
@@ -64,6 +66,13 @@ class View:
     candidates: Rows
     reward: Rows
     progress: float
+    is_judged: Tensor | None = None
+
+    @property
+    def may_train(self) -> Tensor:
+        """Candidates that an episode may learn from, bool [candidates]."""
+        everything = torch.ones(len(self.candidates), dtype=torch.bool)
+        return everything if self.is_judged is None else ~self.is_judged
 
     def __post_init__(self) -> None:
         if not len(self.target) or not len(self.reward):

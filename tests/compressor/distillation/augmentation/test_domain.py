@@ -26,29 +26,35 @@ def blobs(num_target: int, num_source: int, distance: float, width: int = 8) -> 
     return target.astype(np.float32), source.astype(np.float32)
 
 
-def all_scores(found: DomainClassifier) -> np.ndarray:
-    return np.concatenate([found.target_scores, found.source_scores])
+def scores_of(found: DomainClassifier, target: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """Of the rows themselves, those of the target first."""
+    is_source = np.arange(len(target) + len(source)) >= len(target)
+    rows = np.concatenate([np.arange(len(target)), np.arange(len(source))])
+    return found.scores(np.concatenate([target, source]), is_source, rows)
 
 
 def test_the_target_has_the_high_scores() -> None:
     """Catches swapped classes: chains would start from the source texts least like the target."""
     target, source = blobs(40, 60, distance=4.0)
     found = fit_domain(target, source, seed=0)
-    assert found.target_scores.mean() > 0.8
+    assert scores_of(found, target, source)[:40].mean() > 0.8
     assert found.source_scores.mean() < 0.2
-    near, far = np.full((1, 8), 100.0, dtype=np.float32), np.full((1, 8), 100.0, dtype=np.float32)
-    near[0, 0] += 20.0
-    assert found.scores(near)[0] > 0.9 > 0.1 > found.scores(far)[0]
+    places = np.full((2, 8), 100.0, dtype=np.float32)
+    places[0, 0] += 20.0
+    near, far = found.scores(places, np.array([True, False]), np.array([59, 39]))
+    assert near > 0.9 > 0.1 > far
 
 
-def test_no_row_scores_itself() -> None:
+def test_no_row_scores_itself_or_what_was_made_from_it() -> None:
     """Catches scores from training: with more features than rows every row is told by heart, near the target or not."""
     target, source = blobs(20, 30, distance=0.0, width=80)
     found = fit_domain(target, source, seed=0)
     is_target = np.arange(50) < 20
-    by_heart = found.scores(np.concatenate([target, source]))
-    assert roc_auc_score(is_target, by_heart) == 1.0
-    assert roc_auc_score(is_target, all_scores(found)) < 0.75
+    honest = scores_of(found, target, source)
+    assert roc_auc_score(is_target, honest) < 0.75
+    np.testing.assert_allclose(honest[20:], found.source_scores, atol=1e-5)
+    foreign = found.scores(np.concatenate([target, source]), ~is_target, (np.arange(50) - 20 * ~is_target + 7) % 20)
+    assert roc_auc_score(is_target, foreign) > 0.9, "the toy can be learned by heart"
 
 
 def test_both_domains_weigh_the_same() -> None:
@@ -61,23 +67,22 @@ def test_scores_are_probabilities_in_order_and_follow_the_seed() -> None:
     """Catches scores of other rows, other dtypes than on disk, and folds drawn from a global generator."""
     target, source = blobs(30, 40, distance=2.0)
     found = fit_domain(target, source, seed=0)
-    assert found.target_scores.shape == (30,)
     assert found.source_scores.shape == (40,)
-    for scores in (found.target_scores, found.source_scores, found.scores(source)):
-        assert scores.dtype == np.float32
-        assert ((scores >= 0) & (scores <= 1)).all()
-    assert (all_scores(fit_domain(target, source, seed=0)) == all_scores(found)).all()
-    assert (all_scores(fit_domain(target, source, seed=1)) != all_scores(found)).any()
-    assert np.corrcoef(found.scores(source), found.source_scores)[0, 1] > 0.9
-    assert found.scores(np.zeros((0, 8), dtype=np.float32)).shape == (0,)
+    scores = scores_of(found, target, source)
+    assert scores.dtype == found.source_scores.dtype == np.float32
+    assert ((scores >= 0) & (scores <= 1)).all()
+    assert (scores_of(fit_domain(target, source, seed=0), target, source) == scores).all()
+    assert (scores_of(fit_domain(target, source, seed=1), target, source) != scores).any()
+    nothing = np.zeros(0, dtype=np.int64)
+    assert found.scores(np.zeros((0, 8), dtype=np.float32), nothing.astype(bool), nothing).shape == (0,)
 
 
 @pytest.mark.parametrize("num_target", [2, 3, 5])
 def test_very_few_target_rows_are_enough(num_target: int) -> None:
     """Catches folds without a target row, an error or a warning with five labels per class."""
-    found = fit_domain(*blobs(num_target, 50, distance=6.0), seed=0)
-    assert len(found.target_scores) == num_target
-    assert found.target_scores.mean() > found.source_scores.mean()
+    target, source = blobs(num_target, 50, distance=6.0)
+    found = fit_domain(target, source, seed=0)
+    assert scores_of(found, target, source)[:num_target].mean() > found.source_scores.mean()
 
 
 @pytest.mark.parametrize(("num_target", "num_source"), [(1, 50), (50, 1), (0, 5)])

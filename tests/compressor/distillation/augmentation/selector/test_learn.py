@@ -192,10 +192,10 @@ def test_a_full_reward_that_is_no_number_is_named(learn: Callable[..., Learned])
 def test_correlation_is_by_rank_and_none_where_it_is_undefined() -> None:
     """Catches a correlation of two points, or of a constant, that looks like a result."""
     rising = [[1.0, 1.0], [2.0, 10.0], [3.0, 1000.0]]
-    assert correlation(rising) == {"rho": pytest.approx(1.0), "n": 3, "pairs": rising}
-    assert correlation([[1.0, 3.0], [2.0, 2.0], [3.0, 1.0]])["rho"] == pytest.approx(-1.0)
+    assert correlation(rising, [0.1] * 3) == {"rho": pytest.approx(1.0), "n": 3, "pairs": rising}
+    assert correlation([[1.0, 3.0], [2.0, 2.0], [3.0, 1.0]], [0.1] * 3)["rho"] == pytest.approx(-1.0)
     for pairs in ([], rising[:2], [[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]], [[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]]):
-        assert correlation(pairs) == {"rho": None, "n": len(pairs), "pairs": pairs}
+        assert correlation(pairs, [0.1] * len(pairs)) == {"rho": None, "n": len(pairs), "pairs": pairs}
 
 
 def test_what_was_learned_goes_into_a_report(learn: Callable[..., Learned]) -> None:
@@ -236,3 +236,10 @@ def test_fewer_candidates_than_an_episode_offers_are_enough(
     """Catches a small task that cannot be drawn from."""
     found = learn_selector([make_view(candidates=3)], make_facts(3), SHORT, kd, gamma=1.0, batch_size=99, seed=0)
     assert found.scores.shape == (3,)
+
+
+def test_ranks_are_counted_within_each_stored_state() -> None:
+    """Catches agreement that is only the difference between an early student's rewards and a late one's."""
+    early, late = [[10.0, 11.0], [11.0, 10.0]], [[0.1, 0.2], [0.2, 0.1]]
+    assert correlation(early + late, [0.1, 0.1, 0.8, 0.8])["rho"] == pytest.approx(-1.0)
+    assert correlation(early + late, [0.1] * 4)["rho"] == pytest.approx(0.6)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from compressor.distillation.augmentation.knobs import L2aKnobs
 from compressor.distillation.augmentation.selector.offers import Offer, Offers, num_offered
 from compressor.distillation.augmentation.selector.view import View
+from serving.errors import UserError
 
 SETTINGS = L2aKnobs(episodes=40, episode_size=8)
 EDITS = np.random.default_rng(3).random(40)
@@ -66,3 +69,17 @@ def test_the_same_seed_draws_the_same(make_view: Callable[..., View]) -> None:
     first, again, other = (all_offers([make_view()], seed=seed) for seed in (5, 5, 6))
     assert all(torch.equal(a.rows, b.rows) and torch.equal(a.batch, b.batch) for a, b in zip(first, again, strict=True))
     assert not all(torch.equal(a.rows, b.rows) for a, b in zip(first, other, strict=True))
+
+
+def test_no_view_is_offered_what_was_made_from_its_reward_rows(make_view: Callable[..., View]) -> None:
+    """Catches episodes that are judged by the rows whose refills they have read, and views that share one mask."""
+    judged = [torch.arange(40) % 4 == 0, torch.arange(40) % 4 == 1]
+    views = [replace(make_view(seed=seed), is_judged=mask) for seed, mask in enumerate(judged)]
+    offers = all_offers(views)
+    for offer in offers:
+        assert not judged[offer.view][offer.rows].any()
+    assert {view for offer in offers for view in [offer.view] if judged[1 - view][offer.rows].any()} == {0, 1}
+    nothing = replace(make_view(), is_judged=torch.ones(40, dtype=torch.bool))
+    assert {offer.view for offer in all_offers([nothing, views[0]])} == {1}
+    with pytest.raises(UserError, match="every candidate was made from a row that would judge it"):
+        all_offers([nothing])
