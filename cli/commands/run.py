@@ -30,8 +30,8 @@ def run(
     method: Annotated[
         str | None,
         typer.Option(
-            help="Methods (none, kd, bam, sda, sdv, swa, se, ema, avg, vote) joined by +, with their knobs: "
-            "kd+swa:every=1."
+            help="Methods (none, kd, bam, sda, sdv, swa, se, ema, source, refill, l2a, avg, vote) joined by +, with "
+            "their knobs: kd+swa:every=1."
         ),
     ] = None,
 ) -> None:

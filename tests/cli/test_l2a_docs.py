@@ -39,6 +39,7 @@ LIGHT = {
     "max_edit_ratio": 1.0,
     "mlm_steps": 6,
 }
+LEARNS = {"steps": 60, "learning_rate": 3e-3}
 EPISODES = {"episodes": 4, "updates": 2, "full_every": 2}
 
 
@@ -82,7 +83,7 @@ def kitchen(tmp_path: Path, masked_model: Path, make_rows: Callable[..., Any], m
     (tmp_path / "traffic.txt").write_text("".join(f"{row['text']}\n" for row in make_rows(30, 5)))
     recipe, arms = (yaml.safe_load(block) for block in blocks("yaml"))
     recipe["tasks"]["sentiment"]["train_rows"] = 40
-    recipe |= {**FAST, "teacher": {"model": str(masked_model)}, "method": {"l2a": {**LIGHT, **EPISODES}}}
+    recipe |= {**FAST, "teacher": {"model": str(masked_model), **LEARNS}, "method": {"l2a": {**LIGHT, **EPISODES}}}
     (tmp_path / "kitchen.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     (tmp_path / "page.yaml").write_text(yaml.safe_dump(arms, sort_keys=False))
     short = {
