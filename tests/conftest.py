@@ -18,6 +18,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import (
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     BertConfig,
     DebertaV2Config,
@@ -91,8 +92,9 @@ def _quiet_transformers() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def toy_tokenizer() -> PreTrainedTokenizerFast:
-    vocab = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
+def toy_tokenizer(*more: str) -> PreTrainedTokenizerFast:
+    """Of the toy words, and of special tokens behind them."""
+    vocab = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, *more])}
     tokenizer = Tokenizer(WordLevel(vocab, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.post_processor = TemplateProcessing(
@@ -103,6 +105,19 @@ def toy_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
     )
+
+
+@pytest.fixture(scope="session")
+def masked_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random masked language model over the toy words."""
+    tokenizer = toy_tokenizer("[MASK]")
+    tokenizer.mask_token = "[MASK]"
+    folder = tmp_path_factory.mktemp("masked-lm")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        AutoModelForMaskedLM.from_config(CONFIGS["bert"](len(tokenizer))).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture

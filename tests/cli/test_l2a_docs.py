@@ -11,13 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from tokenizers.processors import TemplateProcessing
-from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from compressor.comparison.arms import arms_from_file
 from compressor.distillation.augmentation.knobs import L2aKnobs, RefillKnobs, SourceKnobs
@@ -47,31 +41,6 @@ def blocks(language: str) -> list[str]:
     found = re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     assert found, language
     return found
-
-
-@pytest.fixture(scope="module")
-def masked_model(tmp_path_factory: pytest.TempPathFactory, make_rows: Callable[..., Any]) -> Path:
-    """A tiny masked language model over the toy words."""
-    words = sorted({word for row in make_rows(240) for word in row["text"].split()[:-1]})
-    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
-    known = Tokenizer(WordLevel({word: place for place, word in enumerate(names)}, unk_token="[UNK]"))
-    known.pre_tokenizer = Whitespace()
-    known.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=known,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-    )
-    size = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 37, "num_hidden_layers": 2}
-    folder = tmp_path_factory.mktemp("masked")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        BertForMaskedLM(BertConfig(vocab_size=len(names), **size)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

@@ -11,11 +11,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from tokenizers.processors import TemplateProcessing
-from transformers import AutoModelForMaskedLM, BertConfig, PreTrainedTokenizerFast
 
 from compressor.data.leakage import text_keys
 from compressor.data.splits import ADDED, TaskData
@@ -35,24 +30,7 @@ from compressor.pipeline.stages import Stage, StageStore, needed_for, read_json,
 from compressor.recipe import Recipe
 from serving.errors import UserError
 
-WORDS = [
-    "the",
-    "card",
-    "order",
-    "money",
-    "refund",
-    "please",
-    "cancel",
-    "my",
-    "account",
-    "help",
-    "now",
-    "late",
-    "broken",
-    "never",
-    "arrived",
-    "thanks",
-]
+FILLERS = ["please", "help", "now", "my", "never", "thanks"]
 TOPICS = {"billing": ["money", "refund", "card"], "delivery": ["late", "arrived", "order"]}
 TRAINING = {"steps": 6, "batch_size": 8, "dtype": "fp32", "threads": 1, "learning_rate": 1e-3}
 SHORT = "rounds=1:per_row=2:min_confidence=0:min_margin=0:max_edit_ratio=1:mlm_steps=6"
@@ -60,30 +38,9 @@ LEARNED = f"l2a:{SHORT}:episodes=6:updates=2:episode_size=8:full_every=3"
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+def model(masked_model: Path) -> str:
     """A tiny masked language model over the toy words."""
-    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-    words = Tokenizer(WordLevel({word: place for place, word in enumerate(names)}, unk_token="[UNK]"))
-    words.pre_tokenizer = Whitespace()
-    special = [("[CLS]", 2), ("[SEP]", 3)]
-    words.post_processor = TemplateProcessing("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", special)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-    )
-    config = BertConfig(
-        vocab_size=len(names), num_hidden_layers=2, hidden_size=32, num_attention_heads=4, intermediate_size=37
-    )
-    folder = tmp_path_factory.mktemp("masked-lm")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        AutoModelForMaskedLM.from_config(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+    return str(masked_model)
 
 
 def rows(number: int, seed: int) -> list[dict[str, Any]]:
@@ -91,10 +48,10 @@ def rows(number: int, seed: int) -> list[dict[str, Any]]:
     found = []
     for row in range(number):
         topic = list(TOPICS)[row % 2]
-        words = [*rng.choice(WORDS, size=6), *rng.choice(TOPICS[topic], size=2)]
+        words = [*rng.choice(FILLERS, size=6), *rng.choice(TOPICS[topic], size=2)]
         value = float(rng.integers(0, 4)) / 2 + 3.0 * (row % 2)
         flags = ["angry", "polite"] if row % 2 else ["calm"]
-        text, other = " ".join(words), " ".join(rng.choice(WORDS, size=3))
+        text, other = " ".join(words), " ".join(rng.choice(FILLERS, size=3))
         found.append({"text": text, "other": other, "topic": topic, "urgency": value, "flags": flags})
     return found
 
