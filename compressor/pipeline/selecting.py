@@ -104,7 +104,7 @@ class Selecting:
             rows: bool [train rows].
         """
         is_own, starts = ~self.candidates.is_source, self.candidates.start_rows
-        return is_own & rows[np.where(is_own, starts, 0)]
+        return np.asarray(is_own & rows[np.where(is_own, starts, 0)])
 
     def tokens(self, tokenizer: PreTrainedTokenizerBase, texts: list[tuple[str, ...]]) -> Tokens:
         """Texts as the student reads them."""

@@ -77,7 +77,8 @@ def by_hand(
     optimizer = torch.optim.AdamW(model.parameters(), lr=SETTINGS.learning_rate)
 
     def answers(some: list[str]) -> torch.Tensor:
-        return model(**tokenizer(some, padding=True, return_tensors="pt"))["topic"]
+        logits: torch.Tensor = model(**tokenizer(some, padding=True, return_tensors="pt"))["topic"]
+        return logits
 
     for _ in range(UPDATES):
         optimizer.zero_grad()
@@ -92,7 +93,7 @@ def by_hand(
             mixed = torch.cat([PROGRESS * gold + (1 - PROGRESS) * soft[:2], soft[2:]])
             each = -(mixed * functional.log_softmax(found, dim=1)).sum(dim=1)
             own_loss, added_loss = each[:2].sum(), each[2:].sum()
-        ((own_loss + GAMMA * added_loss) / len(texts)).backward()
+        ((own_loss + GAMMA * added_loss) / len(texts)).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), SETTINGS.max_grad_norm)
         optimizer.step()
     with torch.no_grad():
