@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from compressor.distillation.augmentation.knobs import AddedTexts
 from compressor.distillation.presets import PRESETS, parse_method
 from compressor.recipe_checks import check_sections
 from compressor.teacher_settings import TeacherSettings
@@ -266,6 +267,13 @@ class Recipe(Settings):
     def taught_tasks(self) -> tuple[str, ...]:
         """Those of the student's tasks that have a teacher."""
         return tuple(task for task in self.student_tasks if self.has_teacher(task))
+
+    def augmented_tasks(self, knobs: AddedTexts) -> tuple[str, ...]:
+        """Those of the student's tasks that a method of added texts gives some, see `AddedTexts.tasks`."""
+        if knobs.tasks is not None:
+            return tuple(task for task in self.student_tasks if task in knobs.tasks)
+        with_source = tuple(task for task in self.student_tasks if self.tasks[task].source)
+        return with_source or self.taught_tasks
 
     def has_teacher(self, task: str) -> bool:
         """Whether a task has a teacher, its own or the recipe's."""

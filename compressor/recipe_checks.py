@@ -90,9 +90,9 @@ def _check_added_texts(recipe: Recipe, name: str) -> None:
     for task in knobs.tasks or ():
         if task not in recipe.student_tasks:
             raise ValueError(f"{name}.tasks names '{task}'. Choose from: {', '.join(recipe.student_tasks)}")
-    tasks = knobs.tasks or recipe.student_tasks
+    tasks = recipe.augmented_tasks(knobs) or recipe.student_tasks
     without_source = [task for task in tasks if recipe.tasks[task].source is None]
-    if isinstance(knobs, SourceKnobs) and without_source and (knobs.tasks or len(without_source) == len(tasks)):
+    if isinstance(knobs, SourceKnobs) and without_source:
         raise ValueError(
             f"method 'source' reads the source of task '{without_source[0]}', which names none. Set "
             f"tasks.{without_source[0]}.source.data, or use refill, which needs none"
@@ -108,9 +108,6 @@ def _check_added_texts(recipe: Recipe, name: str) -> None:
     if not needs_teacher(recipe.method):
         return
     for task in tasks:
-        gets_none = task in without_source and len(without_source) < len(tasks)
-        if not knobs.tasks and (gets_none or (len(without_source) == len(tasks) and not recipe.has_teacher(task))):
-            continue
         if not recipe.has_teacher(task):
             raise ValueError(f"{name} gives task '{task}' texts that a teacher answers, but it has teacher: none")
         if recipe.teacher_of(task).predictions is not None:

@@ -15,7 +15,6 @@ from typing import Any
 from compressor.comparison.arms import NONE, Arm
 from compressor.comparison.plan import Plan
 from compressor.distillation.presets import PRESETS, Knobs, knobs_of, methods_at, reads_targets
-from compressor.pipeline.augmenting_stages import augmented_tasks
 from compressor.pipeline.graph import Pipeline
 from compressor.pipeline.run import RunFolder
 from compressor.pipeline.stages import Stage, needed_for
@@ -193,7 +192,7 @@ def _with_own_texts(plan: Plan, arm: Arm, task: str) -> dict[str, Knobs]:
     """The method with texts for this task where the shared student has some for it, else without."""
     method = dict(arm.method)
     for name in methods_at(arm.method, "texts"):
-        if task in augmented_tasks(plan.recipe, knobs_of(arm.method, name)):
+        if task in plan.recipe.augmented_tasks(knobs_of(arm.method, name)):
             method[name] = {**arm.method[name], "tasks": [task]}
         else:
             del method[name]

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from compressor.data.mixture import TaskMixture, TaskPools, pool_shares
 from compressor.data.order import LengthGroupedBatchSampler
-from compressor.data.splits import ADDED, TRAIN, UNLABELLED, Split, TaskData, num_added
+from compressor.data.splits import Split, TaskData, num_added, training_splits
 from compressor.tasks.registry import TASKS
 from serving.manifest import TaskSpec
 
@@ -123,17 +123,16 @@ class TaskRows:
     targets: Tensor | None = None
     num_added: int = 0
 
-    @property
-    def is_added(self) -> Tensor:
-        """Which rows were added to the task's own, bool [rows]."""
-        return torch.arange(len(self.labels)) >= len(self.labels) - self.num_added
+    def are_added(self, rows: Tensor) -> Tensor:
+        """Which of some rows, int64 [batch], were added to the task's own, bool [batch]."""
+        return rows >= len(self.labels) - self.num_added
 
 
 def task_rows(data: TaskData, targets: np.ndarray | None = None) -> TaskRows:
     """The labels of a task's training rows and, if given, its teacher's logits [rows, outputs]."""
-    if data.splits[TRAIN].labels is None:
+    parts = training_splits(data)
+    if parts[0].labels is None:
         raise ValueError(f"the train split of task '{data.task.name}' has no labels")
-    parts = [data.splits[name] for name in (TRAIN, UNLABELLED, ADDED) if name in data.splits]
     has_label = torch.cat([torch.full((len(part),), part.labels is not None) for part in parts])
     if targets is not None and len(targets) != len(has_label):
         raise ValueError(f"task '{data.task.name}' has {len(has_label)} rows but targets for {len(targets)}")
@@ -212,7 +211,7 @@ class Collator:
             found["rows"][task.name] = rows
             found["labels"][task.name] = task.labels[row_of[rows]]
             found["has_label"][task.name] = task.has_label[row_of[rows]]
-            found["is_added"][task.name] = task.is_added[row_of[rows]]
+            found["is_added"][task.name] = task.are_added(row_of[rows])
             if task.targets is not None:
                 found["targets"][task.name] = task.targets[row_of[rows]]
         return found

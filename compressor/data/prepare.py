@@ -9,7 +9,7 @@ What `train_rows` leaves is drawn last: evaluation splits do not depend on it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -86,6 +86,16 @@ class _Rows:
             self.splits[target], self.keys[target] = split.select(rows), keys[rows]
         self.splits[source], self.keys[source] = split.select(~rows), keys[~rows]
 
+    def drop(self, name: str, keys: Collection[str], *, also_in: str) -> None:
+        """Drop the rows of a split whose key is among some, where there is such a split; count and say so."""
+        if name not in self.splits:
+            return
+        dropped = np.array([key in keys for key in self.keys[name]], dtype=bool)
+        if dropped.any():
+            self.move(dropped, source=name, target=None)
+            self.dropped[name] += int(dropped.sum())
+            self.notices.append(f"{int(dropped.sum())} {name} rows were dropped: their text is also in {also_in}")
+
 
 def _rows_named(settings: TaskSource) -> str:
     """Equal for tasks that read the same texts, whatever their labels: those are carved alike."""
@@ -117,30 +127,15 @@ def _carve_missing(tasks: Sequence[_Rows], name: str, share: float, seed: int) -
 def _drop_leaks(tasks: Sequence[_Rows], evaluation: str, splits: Sequence[str]) -> None:
     """Drop the rows of some splits whose text is in an evaluation split of any task; count and say so."""
     seen = {key for task in tasks for key in task.keys[evaluation]}
+    of_which = " (of this or another task)" if len(tasks) > 1 else ""
     for task in tasks:
         for name in splits:
-            if name not in task.splits:
-                continue
-            leaked = np.array([key in seen for key in task.keys[name]], dtype=bool)
-            if leaked.any():
-                task.move(leaked, source=name, target=None)
-                task.dropped[name] += int(leaked.sum())
-                task.notices.append(
-                    f"{int(leaked.sum())} {name} rows were dropped: their text is also in {evaluation}"
-                    + (" (of this or another task)" if len(tasks) > 1 else "")
-                )
+            task.drop(name, seen, also_in=f"{evaluation}{of_which}")
 
 
 def _drop_own_rows_from_source(task: _Rows) -> None:
     """Take the task's own rows out of its source: they would bring back labels that `train_rows` takes away."""
-    if SOURCE not in task.splits:
-        return
-    own = set(task.keys[TRAIN])
-    repeated = np.array([key in own for key in task.keys[SOURCE]], dtype=bool)
-    if repeated.any():
-        task.move(repeated, source=SOURCE, target=None)
-        task.dropped[SOURCE] += int(repeated.sum())
-        task.notices.append(f"{int(repeated.sum())} source rows were dropped: their text is also in train")
+    task.drop(SOURCE, set(task.keys[TRAIN]), also_in=TRAIN)
 
 
 def _keep_some(task: _Rows, number: int, seed: int) -> None:

@@ -96,7 +96,12 @@ def training_texts(data: TaskData) -> list[tuple[str, ...]]:
 
     Tokens, cached teacher logits and labels of a task are all aligned to this order. Source rows are not among them.
     """
-    return [text for name in (TRAIN, UNLABELLED, ADDED) if name in data.splits for text in data.splits[name].texts]
+    return [text for split in training_splits(data) for text in split.texts]
+
+
+def training_splits(data: TaskData) -> list[Split]:
+    """What a student reads, in the order of `training_texts`; train is the first."""
+    return [data.splits[name] for name in (TRAIN, UNLABELLED, ADDED) if name in data.splits]
 
 
 def num_added(data: TaskData) -> int:

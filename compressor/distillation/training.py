@@ -19,7 +19,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, TrainingArguments
 
 from compressor.data.batches import Collator, TaskExamples, Tokens, task_rows, tokenise, train_loader
-from compressor.data.splits import ADDED, UNLABELLED, VALIDATION, Split, TaskData, num_added, training_texts
+from compressor.data.splits import VALIDATION, TaskData, num_added, training_splits, training_texts
 from compressor.distillation.plan import Plan, planned_steps, warmup_steps
 from compressor.distillation.precision import decide_training
 from compressor.distillation.rates import layer_rates
@@ -146,13 +146,8 @@ def _check_targets(job: TrainingJob) -> None:
     if unknown := job.targets.keys() - job.data.keys():
         raise RuntimeError(f"there are targets for '{min(unknown)}', which is none of the tasks {', '.join(job.data)}")
     for name, data in job.data.items():
-        if any(split.labels is None for split in _taught(data)) and name not in job.targets:
+        if any(split.labels is None for split in training_splits(data)) and name not in job.targets:
             raise RuntimeError(f"task '{name}' has texts without label, but no targets that could say anything of them")
-
-
-def _taught(data: TaskData) -> list[Split]:
-    """What a student reads beside its labelled rows."""
-    return [data.splits[name] for name in (UNLABELLED, ADDED) if name in data.splits]
 
 
 def _labelled_only(data: Mapping[str, TaskData]) -> dict[str, TaskData]:
@@ -213,6 +208,7 @@ def _trainer(
 ) -> DistillationTrainer:
     settings = job.settings
     steps = training_steps(job.data, job.plan, settings)
+    between = _steps_between_validations(job, steps)
     arguments = TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
         max_steps=steps,
@@ -225,8 +221,8 @@ def _trainer(
         optim="adamw_torch_fused" if decision["device"] in ("cpu", "cuda") else "adamw_torch",
         bf16=decision["dtype"] == "bf16",
         use_cpu=decision["device"] == "cpu",
-        eval_strategy="steps" if _steps_between_validations(job, steps) else "epoch",
-        eval_steps=_steps_between_validations(job, steps),
+        eval_strategy="steps" if between else "epoch",
+        eval_steps=between,
         save_strategy="no",
         save_total_limit=2,
         logging_steps=max(1, steps // 100),

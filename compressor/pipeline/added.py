@@ -31,12 +31,21 @@ class AddedPlace:
     selector: str = "learned"
     gold: bool = False
 
+    def everything(self) -> Candidates:
+        """The texts that could be kept."""
+        return load_candidates(self.candidates / CANDIDATES_FILE)
+
+    def is_kept(self, number: int) -> np.ndarray:
+        """Which of so many texts the student reads, bool [texts]."""
+        if self.selection is None:
+            return np.ones(number, dtype=bool)
+        chosen: np.ndarray = np.load(self.selection / KEPT_FILE)[self.selector]
+        return chosen
+
     def kept(self) -> Candidates:
         """The texts that the student reads."""
-        candidates = load_candidates(self.candidates / CANDIDATES_FILE)
-        if self.selection is None:
-            return candidates
-        return candidates.select(np.load(self.selection / KEPT_FILE)[self.selector])
+        candidates = self.everything()
+        return candidates.select(self.is_kept(len(candidates)))
 
 
 def with_added(

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from compressor.data.splits import SOURCE, TRAIN, TaskData
-from compressor.distillation.augmentation.candidates import Candidates, load_candidates
-from compressor.distillation.augmentation.knobs import AddedTexts, L2aKnobs, SourceKnobs
-from compressor.pipeline.added import CANDIDATES_FILE, KEPT_FILE
+from compressor.distillation.augmentation.candidates import Candidates
+from compressor.distillation.augmentation.knobs import AddedTexts, L2aKnobs
+from compressor.pipeline.added import AddedPlace
 from compressor.pipeline.augmenting import counts_of
 from compressor.pipeline.augmenting_stages import added_texts
 from compressor.pipeline.learning import load_some
-from compressor.pipeline.selecting import SCORES_FILE, SELECTION_FILE
+from compressor.pipeline.selecting import SELECTION_FILE
 from compressor.pipeline.several_runs import given_folders
 from compressor.pipeline.stages import Stage, StageStore, read_json
 from serving.answers import decide, probabilities
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 _BINS = 10
 _EXAMPLES = 8
 _SELECTION_FACTS = ("share", "shares", "curve", "correlation")
+_SCORES = {"filter": "filter_scores"}
+"""Whose scores order the examples; of any other selector the learned ones."""
 
 
 def augmentation_facts(pipeline: Pipeline) -> dict[str, Any]:
@@ -36,18 +37,20 @@ def augmentation_facts(pipeline: Pipeline) -> dict[str, Any]:
     knobs = added_texts(methods)
     if knobs is None or given_folders(methods):
         return {}
-    return {task: _facts(pipeline, task, knobs, stages) for task, stages in pipeline.added_stages(methods).items()}
+    stages = pipeline.added_stages(methods)
+    return {
+        task: _facts(pipeline, task, knobs, place, candidates=stages[task]["candidates"])
+        for task, place in pipeline.added_places(methods).items()
+    }
 
 
-def _facts(pipeline: Pipeline, task: str, knobs: AddedTexts, stages: Mapping[str, Stage]) -> dict[str, Any]:
+def _facts(pipeline: Pipeline, task: str, knobs: AddedTexts, place: AddedPlace, *, candidates: Stage) -> dict[str, Any]:
+    texts = place.everything()
     data = load_some(pipeline.path(pipeline.data), [task])[task]
-    folder = pipeline.path(stages["candidates"])
-    candidates, counts = load_candidates(folder / CANDIDATES_FILE), counts_of(folder)
-    chosen = pipeline.path(stages["selection"]) if "selection" in stages else None
-    selection = read_json(chosen / SELECTION_FILE) if chosen else None
-    kept, scores = _choice(candidates, chosen, knobs)
-    gold = isinstance(knobs, SourceKnobs) and knobs.labels == "gold"
-    answers = _answers(candidates, data, gold=gold)
+    counts, kept = counts_of(place.candidates), place.is_kept(len(texts))
+    selection = read_json(place.selection / SELECTION_FILE) if place.selection else None
+    scores = np.array(selection[_SCORES.get(place.selector, "scores")]) if selection else None
+    answers = _answers(texts, data, gold=place.gold)
     return {
         "method": knobs.name,
         "selector": knobs.selector if isinstance(knobs, L2aKnobs) else None,
@@ -59,31 +62,22 @@ def _facts(pipeline: Pipeline, task: str, knobs: AddedTexts, stages: Mapping[str
             "reward_rows": selection["reward_rows"] if selection else 0,
             "folds": selection["folds"] if selection else 0,
         },
-        "seconds": _seconds(pipeline.store, stages, counts, selection),
+        "seconds": _seconds(pipeline.store, candidates, counts, selection),
         "classes": _classes(data, answers, kept),
-        "domain": None if np.isnan(candidates.domain_scores).any() else _histogram(candidates.domain_scores, kept),
-        "edits": _histogram(candidates.edit_ratios, kept),
+        "domain": None if np.isnan(texts.domain_scores).any() else _histogram(texts.domain_scores, kept),
+        "edits": _histogram(texts.edit_ratios, kept),
         "selection": {name: selection[name] for name in _SELECTION_FACTS} if selection else None,
         "examples": {
-            "kept": _examples(candidates, data.task, kept, None if scores is None else -scores, scores),
-            "dropped": _examples(candidates, data.task, ~kept, scores, scores),
+            "kept": _examples(texts, data.task, kept, None if scores is None else -scores, scores),
+            "dropped": _examples(texts, data.task, ~kept, scores, scores),
         },
     }
 
 
-def _choice(candidates: Candidates, chosen: Path | None, knobs: AddedTexts) -> tuple[np.ndarray, np.ndarray | None]:
-    """Which candidates are kept, bool [rows], and what the selector gave each."""
-    if chosen is None or not isinstance(knobs, L2aKnobs):
-        return np.ones(len(candidates), dtype=bool), None
-    kept = np.load(chosen / KEPT_FILE)[knobs.selector]
-    scores = np.load(chosen / SCORES_FILE)
-    return kept, scores["filter" if knobs.selector == "filter" else "learned"]
-
-
 def _seconds(
-    store: StageStore, stages: Mapping[str, Stage], counts: Mapping[str, Any], selection: Mapping[str, Any] | None
+    store: StageStore, candidates: Stage, counts: Mapping[str, Any], selection: Mapping[str, Any] | None
 ) -> dict[str, float]:
-    adapted = stages["candidates"].inputs.get("masked-lm")
+    adapted = candidates.inputs.get("masked-lm")
     found = {"masked_lm": store.seconds(adapted)} if adapted else {}
     return {**found, **counts["seconds"], **(selection["seconds"] if selection else {})}
 

@@ -7,7 +7,7 @@ methods that differ in that alone share them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,6 @@ def added_texts(methods: Mapping[str, Knobs]) -> AddedTexts | None:
     return None if found is None or found.weight == 0.0 else found
 
 
-def augmented_tasks(recipe: Recipe, knobs: AddedTexts) -> tuple[str, ...]:
-    """Which of the student's tasks get texts, see `AddedTexts.tasks`."""
-    if knobs.tasks is not None:
-        return tuple(task for task in recipe.student_tasks if task in knobs.tasks)
-    with_source = tuple(task for task in recipe.student_tasks if recipe.tasks[task].source)
-    return with_source or recipe.taught_tasks
-
-
 def pretrained_of(recipe: Recipe, task: str) -> str:
     """The checkpoint that a task's teacher was trained from, else the one that the student starts from."""
     teacher = recipe.teacher_of(task)
@@ -59,7 +51,7 @@ class AugmentingStages(TeacherStages):
         knobs = added_texts(methods)
         if knobs is None:
             return {}
-        return {task: self._added(task, knobs, methods) for task in augmented_tasks(self.recipe, knobs)}
+        return {task: self._added(task, knobs, methods) for task in self.recipe.augmented_tasks(knobs)}
 
     def added_places(self, methods: Mapping[str, Knobs]) -> dict[str, AddedPlace]:
         """Where a student finds its added texts, per task."""
@@ -89,7 +81,7 @@ class AugmentingStages(TeacherStages):
         return Stage(
             f"source-texts-{task}",
             1,
-            self._fields(knobs, without=(*_OF_THE_LOSS, "labels")),
+            self._fields(knobs, SourceKnobs, without=(*_OF_THE_LOSS, "labels")),
             lambda folder: augmenting.gather_source_texts(folder, self._material(task, asked), knobs),
             {"data": self.data, **asked},
             label=f"reading the source of {task}",
@@ -99,11 +91,10 @@ class AugmentingStages(TeacherStages):
         asked = {**self._asked_teachers(task), "targets": self.targets[task]}
         adapted = self._masked_lm(knobs) if knobs.mlm == ADAPTED else None
         given = {} if adapted else {"checkpoint": checkpoint_fingerprint(knobs.mlm)}
-        own = RefillKnobs(**{name: getattr(knobs, name) for name in asdict(RefillKnobs())})
         return Stage(
             f"candidates-{task}",
             2,
-            {**self._fields(own, without=(*_OF_THE_LOSS, "mlm_steps")), **given},
+            {**self._fields(knobs, RefillKnobs, without=(*_OF_THE_LOSS, "mlm_steps")), **given},
             lambda folder: augmenting.make_candidates(
                 folder, self._material(task, asked), knobs, str(self.path(adapted)) if adapted else knobs.mlm
             ),
@@ -112,7 +103,7 @@ class AugmentingStages(TeacherStages):
         )
 
     def _masked_lm(self, knobs: RefillKnobs) -> Stage:
-        tasks = augmented_tasks(self.recipe, knobs)
+        tasks = self.recipe.augmented_tasks(knobs)
         model = pretrained_of(self.recipe, tasks[0])
         return Stage(
             "masked-lm",
@@ -146,9 +137,9 @@ class AugmentingStages(TeacherStages):
         seeds = learning.Seeds(self.recipe.seed, self.recipe.student_order_seed)
         return Stage(
             f"selection-{task}",
-            2,
+            3,
             {
-                **self._fields(knobs, without=("target_share", "tasks", *_OF_THE_CHOICE)),
+                **self._fields(knobs, L2aKnobs, without=("target_share", "tasks", *_OF_THE_CHOICE)),
                 "base": checkpoint_fingerprint(self.recipe.student_model()),
                 "layers": self.recipe.student.layers,
                 "init": learning.start_of(self.recipe),
@@ -161,7 +152,7 @@ class AugmentingStages(TeacherStages):
                     self._task_data(task),
                     {role: self.path(stage) for role, stage in inputs.items()},
                     self.recipe,
-                    methods=methods,
+                    supervision=supervision,
                     knobs=knobs,
                 ),
             ),
@@ -184,9 +175,9 @@ class AugmentingStages(TeacherStages):
             seed=self.recipe.seed,
         )
 
-    def _fields(self, knobs: AddedTexts, *, without: tuple[str, ...]) -> dict[str, Any]:
-        """The knobs that a stage reads, and what else its texts depend on."""
-        kept = {name: value for name, value in asdict(knobs).items() if name not in without}
+    def _fields(self, knobs: AddedTexts, kind: type[AddedTexts], *, without: tuple[str, ...]) -> dict[str, Any]:
+        """The knobs of a kind that a stage reads, and what else its texts depend on."""
+        kept = {knob.name: getattr(knobs, knob.name) for knob in fields(kind) if knob.name not in without}
         encoder = checkpoint_fingerprint(self.recipe.student_model())
         return {**kept, "seed": self.recipe.seed, "max_length": self.recipe.max_length, "encoder": encoder}
 

@@ -17,7 +17,7 @@ from compressor.distillation.training import training_steps
 from compressor.models.initialise import keep_layers, load_tokenizer, max_tokens, skeleton
 from compressor.models.masked_lm import load_masked_lm
 from compressor.models.warm_start import check_warm_start, is_warm_start
-from compressor.pipeline.augmenting_stages import ADAPTED, added_texts, augmented_tasks, pretrained_of
+from compressor.pipeline.augmenting_stages import ADAPTED, added_texts, pretrained_of
 from compressor.pipeline.joining import check_can_be_averaged, check_fits_data
 from compressor.pipeline.several_runs import given_folders, member_methods
 from compressor.recipe import Recipe, TrainingSettings
@@ -27,7 +27,7 @@ _TRACKER_WORDS = ("all", "none")
 
 
 def check_before_training(recipe: Recipe) -> None:
-    """Find every checkpoint, device and tracker that a recipe names, without loading weights.
+    """Find every checkpoint, device and tracker that a recipe names; the only weights loaded are a masked LM's.
 
     Raises:
         UserError: one of them is not there, or does not fit the recipe's layers or max_length; given students that
@@ -72,7 +72,7 @@ def check_with_data(recipe: Recipe, data: Mapping[str, TaskData]) -> None:
     _check_folds(recipe, data)
     knobs = added_texts(methods)
     if isinstance(knobs, L2aKnobs):
-        for task in augmented_tasks(recipe, knobs):
+        for task in recipe.augmented_tasks(knobs):
             reward_folds(data[task])
 
 
@@ -83,11 +83,9 @@ def _check_folds(recipe: Recipe, data: Mapping[str, TaskData]) -> None:
 
 
 def _check_masked_lm(recipe: Recipe, knobs: RefillKnobs) -> None:
-    for task in augmented_tasks(recipe, knobs):
-        if knobs.mlm == ADAPTED:
-            load_masked_lm(pretrained_of(recipe, task), must_be_trained=False)
-        else:
-            load_masked_lm(knobs.mlm, must_be_trained=True)
+    is_adapted = knobs.mlm == ADAPTED
+    for model in {pretrained_of(recipe, task) if is_adapted else knobs.mlm for task in recipe.augmented_tasks(knobs)}:
+        load_masked_lm(model, must_be_trained=not is_adapted)
 
 
 def _trainings(recipe: Recipe) -> Iterator[TrainingSettings]:

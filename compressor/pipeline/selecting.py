@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,12 @@ from compressor.distillation.augmentation.selector.learn import Learned, learn_s
 from compressor.distillation.augmentation.selector.state import CandidateFacts
 from compressor.distillation.augmentation.selector.view import Rows, View
 from compressor.distillation.plan import Plan, build_plan
-from compressor.distillation.presets import Knobs, needs_teacher
+from compressor.distillation.presets import Knobs
 from compressor.distillation.training import HISTORY_FILE, TrainingJob, train
 from compressor.distillation.weights.states import StatesAtShares, state_name
-from compressor.models.checkpoint import load_with_tokenizer
+from compressor.models.checkpoint import load_checkpoint
 from compressor.models.initialise import load_tokenizer
 from compressor.models.predict import head_inputs, last_layer
-from compressor.models.task_model import TaskModel
 from compressor.models.warm_start import is_warm_start, take_heads
 from compressor.pipeline.added import CANDIDATES_FILE, KEPT_FILE
 from compressor.pipeline.augmenting import Clock
@@ -39,7 +39,6 @@ from compressor.recipe import Recipe
 from compressor.tasks.registry import TASKS
 
 SELECTION_FILE = "selection.json"
-SCORES_FILE = "scores.npz"
 STATES = (0.1, 0.4, 0.8)
 _TRAININGS = "students"
 
@@ -53,7 +52,7 @@ class Selecting:
         targets: the teacher's logits over its training texts.
         candidates: with the teacher's logits.
         recipe: student, training and tokens per text.
-        methods: kd or bam with knobs.
+        supervision: kd or bam with knobs.
         knobs: of l2a.
         teacher: whose layers the student starts with, or None for the pretrained checkpoint's.
     """
@@ -62,7 +61,7 @@ class Selecting:
     targets: np.ndarray
     candidates: Candidates
     recipe: Recipe
-    methods: Mapping[str, Knobs]
+    supervision: Mapping[str, Knobs]
     knobs: L2aKnobs
     teacher: Path | None
 
@@ -73,11 +72,10 @@ class Selecting:
         folders: Mapping[str, Path],
         recipe: Recipe,
         *,
-        methods: Mapping[str, Knobs],
+        supervision: Mapping[str, Knobs],
         knobs: L2aKnobs,
     ) -> Selecting:
         """Args: folders: `candidates`, `targets` and, where the student starts from it, `teacher`."""
-        supervision = {name: values for name, values in methods.items() if needs_teacher({name: values})}
         targets = np.load(folders["targets"] / TARGETS_FILE)[: len(data.splits[TRAIN])]
         candidates = load_candidates(folders["candidates"] / CANDIDATES_FILE)
         return cls(data, targets, candidates, recipe, supervision, knobs, folders.get("teacher"))
@@ -85,7 +83,7 @@ class Selecting:
     @property
     def plan(self) -> Plan:
         """How the students are trained whose states the policy sees."""
-        return replace(build_plan(self.methods, patience=None), rule=StatesAtShares(STATES))
+        return replace(build_plan(self.supervision, patience=None), rule=StatesAtShares(STATES))
 
     def own_rows(self, rows: np.ndarray) -> TaskData:
         """The task with some of its training rows, and nothing else to train on."""
@@ -106,9 +104,17 @@ class Selecting:
         is_own, starts = ~self.candidates.is_source, self.candidates.start_rows
         return np.asarray(is_own & rows[np.where(is_own, starts, 0)])
 
-    def tokens(self, tokenizer: PreTrainedTokenizerBase, texts: list[tuple[str, ...]]) -> Tokens:
-        """Texts as the student reads them."""
-        return tokenise(tokenizer, texts, self.recipe.max_length)
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The student's."""
+        return load_tokenizer(self.recipe.student_model())
+
+    @cached_property
+    def tokens(self) -> tuple[Tokens, Tokens]:
+        """The train rows and the candidates as every student reads them."""
+        texts = (self.data.splits[TRAIN].texts, self.candidates.texts)
+        rows, candidates = (tokenise(self.tokenizer, some, self.recipe.max_length) for some in texts)
+        return rows, candidates
 
 
 def select_candidates(folder: Path, work: Selecting) -> None:
@@ -163,7 +169,7 @@ def _student(folder: Path, work: Selecting, rows: np.ndarray) -> Path:
         take_heads(model, Path(recipe.student_model()))
     job = TrainingJob(
         model=model,
-        tokenizer=load_tokenizer(recipe.student_model()),
+        tokenizer=work.tokenizer,
         data=data,
         targets={work.data.task.name: work.targets[rows]},
         plan=work.plan,
@@ -183,31 +189,27 @@ def _views(place: Path, work: Selecting, reward: np.ndarray) -> list[View]:
 
 def _view(folder: Path, work: Selecting, reward: np.ndarray, progress: float) -> View:
     """The head's last layer in one state, and what it is given for every text."""
-    model, tokenizer = load_with_tokenizer(folder)
-    spec, train_split = work.data.task, work.data.splits[TRAIN]
-    kind = TASKS[spec.type]
-    layer = last_layer(model, spec.name)
-
-    def rows(texts: list[tuple[str, ...]], labels: torch.Tensor | None, logits: np.ndarray | None) -> Rows:
-        inputs = head_inputs(model, work.tokens(tokenizer, texts), spec.name, pad_id=int(tokenizer.pad_token_id))
-        return Rows(torch.from_numpy(inputs), labels, None if logits is None else torch.from_numpy(logits).float())
-
-    labels = torch.from_numpy(kind.targets(np.asarray(train_split.labels), spec))
-    own, judge = train_split.select(~reward), train_split.select(reward)
+    model, spec = load_checkpoint(folder), work.data.task
+    kind, layer = TASKS[spec.type], last_layer(model, spec.name)
+    rows, candidates = (
+        torch.from_numpy(head_inputs(model, tokens, spec.name, pad_id=int(work.tokenizer.pad_token_id)))
+        for tokens in work.tokens
+    )
+    labels = torch.from_numpy(kind.targets(np.asarray(work.data.splits[TRAIN].labels), spec))
+    own, judge = torch.from_numpy(~reward), torch.from_numpy(reward)
     return View(
         task=kind,
         weight=layer.weight.detach().clone(),
-        bias=_bias(model, spec.name),
-        target=rows(own.texts, labels[torch.from_numpy(~reward)], work.targets[~reward]),
-        candidates=rows(work.candidates.texts, None, np.asarray(work.candidates.logits)),
-        reward=rows(judge.texts, labels[torch.from_numpy(reward)], None),
+        bias=_bias(layer),
+        target=Rows(rows[own], labels[own], torch.from_numpy(work.targets).float()[own]),
+        candidates=Rows(candidates, None, torch.from_numpy(np.asarray(work.candidates.logits)).float()),
+        reward=Rows(rows[judge], labels[judge]),
         progress=progress,
         is_judged=torch.from_numpy(work.made_from(reward)),
     )
 
 
-def _bias(model: TaskModel, task: str) -> torch.Tensor:
-    layer = last_layer(model, task)
+def _bias(layer: torch.nn.Linear) -> torch.Tensor:
     return torch.zeros(layer.out_features) if layer.bias is None else layer.bias.detach().clone()
 
 
@@ -230,8 +232,7 @@ def _choose(
         random=random_like(kept, classes, seed=work.recipe.student_order_seed),
         filter=keep_top(learned.filter_scores, classes, share),
     )
-    np.savez(folder / SCORES_FILE, learned=learned.scores, filter=learned.filter_scores, alignment=learned.alignment)
     clock.lap("choice")
     rows = {"folds": len(masks), "reward_rows": int(np.sum(masks))}
     facts = {"share": share, "shares": tried, **rows, "seconds": clock.seconds}
-    write_json(folder / SELECTION_FILE, {**facts, "curve": learned.curve, "correlation": learned.correlation})
+    write_json(folder / SELECTION_FILE, {**facts, **learned.facts()})

@@ -57,27 +57,14 @@ class TeacherStages:
     @cached_property
     def data(self) -> Stage:
         """Rows of every task: read, split, cleared of leaks."""
-        tasks = self.recipe.tasks
-        return Stage(
-            "data",
-            1,
-            {name: _data_fields(task) for name, task in tasks.items()},
-            lambda folder: learning.prepare_data(folder, tasks),
-            label="reading and splitting the data",
-        )
+        return _data_stage(self.recipe.tasks, "reading and splitting the data")
 
     @cached_property
     def source_data(self) -> Stage:
         """Rows of every task as if all its labelled rows were used: sources are the same for every subset of them."""
         whole = {"train_rows": None, "unlabelled": None}
         tasks = {name: task.model_copy(update=whole) for name, task in self.recipe.tasks.items()}
-        return Stage(
-            "data",
-            1,
-            {name: _data_fields(task) for name, task in tasks.items()},
-            lambda folder: learning.prepare_data(folder, tasks),
-            label="reading the sources",
-        )
+        return _data_stage(tasks, "reading the sources")
 
     @cached_property
     def teacher_groups(self) -> dict[Group, list[Stage]]:
@@ -285,6 +272,16 @@ def cost_of_folds(stages: Iterable[Stage], store: StageStore) -> str | None:
     if not waiting:
         return None
     return f"out-of-fold targets (teacher.folds) take {len(waiting)} further teachers, each about as long as one alone"
+
+
+def _data_stage(tasks: Mapping[str, TaskSettings], label: str) -> Stage:
+    return Stage(
+        "data",
+        1,
+        {name: _data_fields(task) for name, task in tasks.items()},
+        lambda folder: learning.prepare_data(folder, tasks),
+        label=label,
+    )
 
 
 def _data_fields(task: TaskSettings) -> Mapping[str, Any]:

@@ -133,12 +133,12 @@ def test_added_texts_come_last_and_are_marked() -> None:
     data = with_added_texts()
     assert [text for (text,) in training_texts(data)][-4:] == ["p", "q", "r", "s"]
     rows = task_rows(data, np.zeros((7, 3)))
-    assert rows.is_added.tolist() == [False] * 3 + [True] * 4
+    assert rows.are_added(torch.arange(7)).tolist() == [False] * 3 + [True] * 4
     assert rows.has_label.tolist() == [True, True] + [False] * 5
     gold = task_rows(with_added_texts(np.array([0, 1, 2, 0])))
     assert gold.labels.tolist() == [2, 1, -100, 0, 1, 2, 0]
     assert gold.has_label.tolist() == [True, True, False] + [True] * 4
-    assert not task_rows(two_tasks()[0]).is_added.any()
+    assert not task_rows(two_tasks()[0]).are_added(torch.arange(3)).any()
 
 
 def test_a_loader_reads_added_texts_once_or_by_the_share_of_the_targets_own(

@@ -21,7 +21,7 @@ from compressor.distillation.presets import label_of, parse_method
 from compressor.pipeline import augmenting
 from compressor.pipeline.added import CANDIDATES_FILE, KEPT_FILE, with_added
 from compressor.pipeline.augmentation_facts import augmentation_facts
-from compressor.pipeline.augmenting_stages import added_texts, augmented_tasks
+from compressor.pipeline.augmenting_stages import added_texts
 from compressor.pipeline.checks import check_before_training, check_with_data
 from compressor.pipeline.graph import Pipeline
 from compressor.pipeline.learning import load_data
@@ -351,7 +351,7 @@ def test_a_task_without_teacher_gets_no_texts(files: dict[str, str], recipe: Mak
     tasks = {"topic": topic, "urgency": {**topic, "label": "urgency", "teacher": "none"}}
     with pytest.raises(ValueError, match="refill gives task 'urgency' texts that a teacher answers"):
         recipe({"refill": {"tasks": ["urgency"]}}, tasks=tasks)
-    assert augmented_tasks(recipe("refill", tasks=tasks), RefillKnobs()) == ("topic",)
+    assert recipe("refill", tasks=tasks).augmented_tasks(RefillKnobs()) == ("topic",)
 
 
 def test_a_shared_teacher_begins_with_sources_of_all_its_tasks_or_of_none(
