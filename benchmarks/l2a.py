@@ -1,4 +1,4 @@
-"""L2A (our reading) in the small: few labels of one domain, many of another, by `compressor compare`.
+r"""L2A (our reading) in the small: few labels of one domain, many of another, by `compressor compare`.
 
 Two pairs of domains: (a) intents of supportdesk's bank texts, the other three domains as the source, with 5, 10 and 20
 labels per intent; (b) kitchen reviews with 50 to 500 labels, book reviews as the source. The arms are those of
@@ -8,6 +8,11 @@ language model is adapted once per pair to the source's texts alone, so that no 
 kept: the same command continues.
 
     python -m benchmarks.l2a --data DATA --work runs/l2a
+
+What else was tried with the selector stands in `l2a_variants.yaml`; in the same folder its arms join the others:
+
+    python -m benchmarks.l2a --data DATA --work runs/l2a --only bank --labels 60 \
+        --arms benchmarks/recipes/l2a_variants.yaml
 """
 
 from __future__ import annotations

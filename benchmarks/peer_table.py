@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.cells import machine_in_words
 
 GOAL = 0.97
+GOAL_IN_USE = 1.15
 
 
 def describe(found: Mapping[str, Any]) -> str:
@@ -19,8 +20,13 @@ def describe(found: Mapping[str, Any]) -> str:
             f"{found['rounds']} interleaved rounds, on {machine_in_words(found)}. "
             "The ratio is the peer's time over ours, above 1 where ours is faster, with its 95% interval; the goal is "
             f"a lower end of at least {found['goal']}.",
-            "\n".join(_speed(architectures)),
-            _verdict(architectures, found["goal"]),
+            "\n".join(_speed(architectures, "ratios")),
+            _verdict(architectures, "ratios", found["goal"]),
+            f"As the programs are used, {found['texts_in_use']} texts in calls of 8: ours takes texts of like length "
+            "together, the peer's classes take them as they come; the time is the model's, without tokenising. "
+            f"The goal is a lower end of at least {found['goal_in_use']}.",
+            "\n".join(_speed(architectures, "in_use")),
+            _verdict(architectures, "in_use", found["goal_in_use"]),
             "Largest logit difference from the torch model over all shapes, and share of equal answers:",
             "\n".join(_correctness(architectures)),
             "Our bundle, read by the peer's `ORTModelForSequenceClassification` and `AutoTokenizer`: golden texts with "
@@ -31,19 +37,19 @@ def describe(found: Mapping[str, Any]) -> str:
     )
 
 
-def _speed(architectures: Mapping[str, Any]) -> Iterator[str]:
+def _speed(architectures: Mapping[str, Any], kind: str) -> Iterator[str]:
     yield "| architecture | precision | batch | peer | peer's time / ours |"
     yield "|---|---|--:|---|--:|"
     for name, result in architectures.items():
-        for cell in result["ratios"]:
+        for cell in result[kind]:
             yield (
                 f"| {name} | {cell['precision']} | {cell['batch_size']} | {cell['peer']} "
                 f"| {cell['ratio']:.3f} [{cell['low']:.3f}, {cell['high']:.3f}] |"
             )
 
 
-def _verdict(architectures: Mapping[str, Any], goal: float) -> str:
-    cells = [(name, cell) for name, result in architectures.items() for cell in result["ratios"]]
+def _verdict(architectures: Mapping[str, Any], kind: str, goal: float) -> str:
+    cells = [(name, cell) for name, result in architectures.items() for cell in result[kind]]
     missed = [
         f"{name} {cell['precision']} batch {cell['batch_size']} against {cell['peer']}"
         for name, cell in cells

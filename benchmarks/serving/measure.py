@@ -16,7 +16,9 @@ import argparse
 import json
 import os
 import random
+import signal
 import subprocess
+import sys
 import time
 import venv
 from collections.abc import Iterator, Sequence
@@ -135,6 +137,7 @@ class Rounds:
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, and write JSON and a table."""
     arguments = _parse(given)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # servers are stopped on the way out
     os.sched_setaffinity(0, arguments.client_cpus)
     setting = _setting(arguments)
     servers = _servers(arguments, setting)

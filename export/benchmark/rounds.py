@@ -1,8 +1,8 @@
 """Variants take turns, so that they share the machine's good and bad moments.
 
 One round runs every batch once with every variant, in an order that turns from round to round. Texts are sorted by
-length and padded only to the longest of their own batch. Of each call three parts are timed apart: tokenising, the
-model, and turning logits into answers.
+length, unless a variant groups them by itself, and padded only to the longest of their own batch. Of each call three
+parts are timed apart: tokenising, the model, and turning logits into answers.
 
 Torch's OpenMP workers spin for a while after their last call and would take CPU time from the next variant.
 So each turn begins with a pause longer than that, and with one untimed call that warms the caches for its own
@@ -109,7 +109,9 @@ def _at_batch_size(
     advance: Callable[[], None],
 ) -> list[Measurement]:
     encoders = [variant.encoder or encoder for variant in variants]
-    groups = [group_texts(own, texts, batch_size) for own in encoders]
+    groups = [
+        (variant.group or group_texts)(own, texts, batch_size) for variant, own in zip(variants, encoders, strict=True)
+    ]
     works = [_Work(*parts) for parts in zip(variants, encoders, groups, strict=True)]
     for work in works:
         work.is_steady = _warm_up(work, pace)

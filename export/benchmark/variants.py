@@ -19,6 +19,7 @@ from serving.tokenise import TextEncoder
 
 Text = tuple[str, ...]
 Answer = Callable[[Logits], object]
+Grouping = Callable[[TextEncoder, Sequence[Text], int], list[list[Text]]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Variant:
         answer: turns logits into answers; None where the variant is timed without.
         attention: torch's implementation of attention; empty where there is no choice.
         nodes: of the graph, by the execution provider that computes them; None where that is not known.
+        group: decides which texts share a call; None for `group_texts`.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Variant:
     answer: Answer | None = None
     attention: str = ""
     nodes: Mapping[str, int] | None = None
+    group: Grouping | None = None
 
 
 def group_texts(encoder: TextEncoder, texts: Sequence[Text], batch_size: int) -> list[list[Text]]:
@@ -66,6 +69,11 @@ def group_texts(encoder: TextEncoder, texts: Sequence[Text], batch_size: int) ->
     lengths = [len(encoding) for encoding in encoder.encode(texts)]
     order = sorted(range(len(texts)), key=lengths.__getitem__)
     return [[texts[row] for row in order[start : start + batch_size]] for start in range(0, len(order), batch_size)]
+
+
+def keep_order(encoder: TextEncoder, texts: Sequence[Text], batch_size: int) -> list[list[Text]]:
+    """All texts in groups as they come: what programs do that do not look at lengths."""
+    return [list(texts[start : start + batch_size]) for start in range(0, len(texts), batch_size)]
 
 
 def make_batches(encoder: TextEncoder, texts: Sequence[Text], batch_size: int) -> list[Inputs]:

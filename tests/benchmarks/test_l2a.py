@@ -17,7 +17,9 @@ from benchmarks.label_curves import curves
 from compressor.comparison.arms import arms_from_file, with_controls
 from compressor.comparison.plan import main_comparison
 from compressor.models.masked_lm import MASKED_LM_FILE
-from compressor.recipe_file import load_recipe
+from compressor.recipe_file import changed_recipe, load_recipe
+
+VARIANTS = ARMS.parent / "l2a_variants.yaml"
 
 
 @pytest.fixture
@@ -36,6 +38,16 @@ def test_every_arm_of_the_method_is_compared(name: str) -> None:
     letters = [arm.label.split()[0] for arm in arms]
     assert letters == ["none", "kd", *"cdeghijk"]
     assert main_comparison(MAIN, arms, tasks).method == "k l2a"
+
+
+def test_the_variants_are_arms_of_their_own() -> None:
+    """Catches a variant that no recipe can be made of, and one that is an arm already."""
+    recipe = load_recipe(recipe_path("l2a_bank"))
+    variants = arms_from_file(VARIANTS)
+    methods = [changed_recipe(recipe, {"method": arm.method}, origin=arm.label).method for arm in variants]
+    known = arms_from_file(ARMS)
+    assert not {arm.label for arm in variants} & {arm.label for arm in known}
+    assert all(method not in [arm.method for arm in known] for method in methods)
 
 
 def test_rows_are_drawn_once_and_the_source_is_the_other_domain(data: Path, tmp_path: Path) -> None:

@@ -82,6 +82,7 @@ def test_a_quick_run_writes_results_and_table(tmp_path: Path, monkeypatch: pytes
     assert {(cell["precision"], cell["batch_size"], cell["peer"]) for cell in bert["ratios"]} == {
         (precision, batch, "plain") for precision in ("fp32", "int8") for batch in (1, 8)
     }
+    assert {(cell["batch_size"], cell["peer"]) for cell in bert["in_use"]} == {(8, "plain")}
     text = page.read_text()
     assert "\nold\n" not in text
     assert describe(found) in text
@@ -91,6 +92,7 @@ def _found(low: float) -> dict[str, Any]:
     cell = {"precision": "int8", "batch_size": 8, "peer": "o2", "ratio": low + 0.01, "low": low, "high": low + 0.02}
     result = {
         "ratios": [cell],
+        "in_use": [{**cell, "low": low + 0.2}],
         "parity": {"ours int8": {"max_difference": 0.125, "agreement": 0.5}},
         "bytes": {"ours int8": 1234},
         "peer": {
@@ -100,6 +102,7 @@ def _found(low: float) -> dict[str, Any]:
     }
     host = {"cpu_model": "Some CPU", "available_cpus": 2}
     facts = {"layers": 3, "texts": 32, "rounds": 40, "goal": 0.97, "host": host, "torch": "2"}
+    facts |= {"texts_in_use": 128, "goal_in_use": 1.15}
     return {**facts, "architectures": {"bert": result}}
 
 

@@ -94,6 +94,25 @@ def test_cells_differ_in_what_they_should_and_nothing_else() -> None:
     assert cell_recipe(make(), plan.arms[0], 1).tasks["intent"].train_rows_seed == 0
 
 
+def test_the_student_of_one_task_gets_the_texts_that_the_shared_one_has_for_it() -> None:
+    """Catches '@single' that refills a task whose shared student has no texts for it, or loses those it has."""
+    bank = {**TASK, "where": {"domain": "bank"}}
+    tasks = {"intent": {**bank, "source": {"data": "supportdesk", "where": {"domain": "shop"}}}, "tone": {**bank}}
+    tasks["tone"]["label"] = "sentiment"
+    arms = tuple(arms_from_text("none,kd,kd+source,kd+refill:tasks=tone,kd+source@single,kd+refill:tasks=tone@single"))
+    plan = make(recipe=build_recipe({"name": "desk", "tasks": tasks}), arms=arms)
+    source, refill = (cell for cell in arms if cell.is_single)
+
+    def methods(arm: Arm, task: str) -> dict[str, Any]:
+        return cell_recipe(plan, arm, 0, task=task).method
+
+    assert methods(source, "intent") == {"kd": {}, "source": {"tasks": ["intent"]}}
+    assert methods(source, "tone") == {"kd": {}}
+    assert methods(refill, "intent") == {"kd": {}}
+    assert methods(refill, "tone") == {"kd": {}, "refill": {"tasks": ["tone"]}}
+    assert cell_recipe(plan, source, 0, task="tone").student_tasks == ["tone"]
+
+
 def test_cells_go_seed_by_seed_and_an_impossible_arm_names_itself(tmp_path: Path) -> None:
     """Prevents an interrupted comparison with one method finished and no pair."""
     names = [cell.folder.name for cell in cells_of(make(), tmp_path, tmp_path / "stages")]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from compressor.models.checkpoint import load_checkpoint, save_checkpoint
+from compressor.models.checkpoint import load_checkpoint, only_tasks, save_checkpoint
 from compressor.models.initialise import finetuned_model, from_teacher, pretrained_model
 from compressor.models.task_model import TaskModel, num_encoder_parameters, num_parameters
 from serving.manifest import TaskSpec
@@ -128,6 +128,22 @@ def test_rows_go_to_their_own_task_only(checkpoint: Callable[..., Path], tokeniz
     some["topic"].sum().backward()
     assert all(parameter.grad is None for parameter in model.head("urgency").parameters())
     assert all(parameter.grad is not None for parameter in model.head("topic").parameters())
+
+
+def test_a_model_of_some_tasks_answers_them_as_before(
+    checkpoint: Callable[..., Path], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Catches a narrowed model with another task's head, or one that still answers the tasks that were left out."""
+    model = pretrained_model(str(checkpoint()), TASKS, seed=0).eval()
+    narrowed = only_tasks(model, ["urgency"])
+    inputs = batch(tokenizer, model)
+    with torch.no_grad():
+        everything, some = model(**inputs), narrowed(**inputs)
+    assert [task.name for task in narrowed.tasks] == ["urgency"]
+    assert some.keys() == {"urgency"}
+    assert torch.equal(some["urgency"], everything["urgency"])
+    reordered = only_tasks(model, ["urgency", "topic"])
+    assert [task.name for task in reordered.tasks] == ["topic", "urgency"]
 
 
 def test_a_student_from_its_teacher_has_the_teachers_head_and_layers(checkpoint: Callable[..., Path]) -> None:

@@ -251,6 +251,20 @@ def test_every_arm_takes_as_many_steps(recipe: Make, store: StageStore) -> None:
         assert len(set(done.values())) == 1, done
 
 
+@pytest.mark.parametrize("length", [{"steps": 21}, {"steps": None, "epochs": 2}])
+def test_validation_is_looked_at_as_often_with_added_texts(
+    length: dict[str, Any], recipe: Make, store: StageStore
+) -> None:
+    """Catches added texts that make validation rarer: a pass over all rows is many passes over the own ones."""
+    points = {}
+    for method in ("kd", "source"):
+        pipeline = trained(recipe(method, training={**TRAINING, **length}), store)
+        history = json.loads((pipeline.path(pipeline.student) / "history.json").read_text())
+        points[method] = [point["step"] for point in history["curve"] if "eval_score" in point]
+    assert points["source"] == points["kd"]
+    assert len(points["kd"]) > 1
+
+
 def test_a_share_of_target_rows_is_drawn(recipe: Make, store: StageStore) -> None:
     """Catches a target_share that reaches no batch."""
     half, few = (weights(trained(recipe(f"source:target_share={share}"), store)) for share in (0.5, 0.05))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -14,6 +15,7 @@ from export.benchmark import (
     Pace,
     Variant,
     find_drift,
+    keep_order,
     make_batches,
     ratio_between,
     run_benchmark,
@@ -46,6 +48,23 @@ def test_only_the_calls_are_timed(encoder: TextEncoder) -> None:
     assert measured[0].p50_ms == pytest.approx(float(np.median(lengths)))
     assert measured[0].samples == 6 * 20
     assert measured[0].texts_per_second == pytest.approx(20 / (sum(lengths) * 0.001))
+
+
+def test_a_variant_may_take_its_texts_as_they_come(encoder: TextEncoder) -> None:
+    """A program that does not look at lengths pads more, and must be timed with what it pads."""
+    machine = FakeMachine()
+    given, alike = machine.variant("as they come", 0.001), machine.variant("of like length", 0.001)
+    texts = make_texts(24)
+    pace = machine.pace(6)
+    measured = run_benchmark([replace(given, group=keep_order), alike], encoder, texts, batch_sizes=(8,), pace=pace)
+
+    def padded(lengths: list[int]) -> int:
+        return sum(max(lengths[start : start + 8]) for start in range(0, 24, 8))
+
+    lengths = [len(encoding) for encoding in encoder.encode(texts)]
+    assert padded(lengths) > padded(sorted(lengths))
+    assert measured[0].round_seconds[0] == pytest.approx(padded(lengths) * 0.008)
+    assert measured[1].round_seconds[0] == pytest.approx(padded(sorted(lengths)) * 0.008)
 
 
 def test_the_first_call_of_a_turn_is_not_timed(encoder: TextEncoder) -> None:
