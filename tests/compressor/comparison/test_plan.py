@@ -99,7 +99,7 @@ def test_the_student_of_one_task_gets_the_texts_that_the_shared_one_has_for_it()
     bank = {**TASK, "where": {"domain": "bank"}}
     tasks = {"intent": {**bank, "source": {"data": "supportdesk", "where": {"domain": "shop"}}}, "tone": {**bank}}
     tasks["tone"]["label"] = "sentiment"
-    arms = tuple(arms_from_text("none,kd,kd+source,kd+refill:tasks=tone,kd+source@single,kd+refill:tasks=tone@single"))
+    arms = tuple(arms_from_text("none,kd,kd+source@single,kd+refill:tasks=[tone]@single"))
     plan = make(recipe=build_recipe({"name": "desk", "tasks": tasks}), arms=arms)
     source, refill = (cell for cell in arms if cell.is_single)
 
@@ -110,7 +110,7 @@ def test_the_student_of_one_task_gets_the_texts_that_the_shared_one_has_for_it()
     assert methods(source, "tone") == {"kd": {}}
     assert methods(refill, "intent") == {"kd": {}}
     assert methods(refill, "tone") == {"kd": {}, "refill": {"tasks": ["tone"]}}
-    assert cell_recipe(plan, source, 0, task="tone").student_tasks == ["tone"]
+    assert cell_recipe(plan, source, 0, task="tone").student_tasks == ("tone",)
 
 
 def test_cells_go_seed_by_seed_and_an_impossible_arm_names_itself(tmp_path: Path) -> None:
