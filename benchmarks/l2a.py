@@ -18,6 +18,7 @@ What else was tried with the selector stands in `l2a_variants.yaml`; in the same
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from benchmarks.comparisons import Kept, compare_and_keep, recipe_path
 from benchmarks.label_curves import curves
 from compressor.data.builtin import CORPORA
 from compressor.data.prepare import prepare
+from compressor.data.splits import UNLABELLED
 from compressor.distillation.presets import parse_method
 from compressor.models.masked_lm import MASKED_LM_FILE, Adaptation, adapt_masked_lm, epochs_for
 from compressor.progress import announce
@@ -71,8 +73,8 @@ def _options(arguments: argparse.Namespace, name: str, rows: int) -> list[str]:
     recipe = load_recipe(recipe_path(f"l2a_{name}"))
     overrides = [f"training.dtype={arguments.dtype}", f"training.threads={arguments.threads}", *arguments.overrides]
     overrides += _places(arguments, recipe)
-    masked_lm = _masked_lm(arguments, name, load_recipe(recipe_path(f"l2a_{name}"), overrides))
-    arms = _arms(arguments, name, masked_lm)
+    recipe = load_recipe(recipe_path(f"l2a_{name}"), overrides)
+    arms = _arms(arguments, name, _masked_lm(arguments, name, recipe), recipe)
     options = ["--arms", str(arms), "--seeds", str(arguments.seeds), "--jobs", str(arguments.jobs)]
     options += ["--train-rows", str(rows), "--stages", str(arguments.work / f"stages-{name}"), "--main", MAIN]
     return [*options, *(part for override in overrides for part in ("--set", override))]
@@ -106,11 +108,26 @@ def _masked_lm(arguments: argparse.Namespace, name: str, recipe: Recipe) -> Path
     return folder
 
 
-def _arms(arguments: argparse.Namespace, name: str, masked_lm: Path) -> Path:
-    """The arms, those that refill with that masked language model, those that filter with the pair's limits."""
+def _unlabelled(arguments: argparse.Namespace, name: str, recipe: Recipe) -> Path:
+    """All training texts of the target, as texts without label; a seed's labelled ones are among them."""
+    path: Path = arguments.work / f"unlabelled-{name}.jsonl"
+    if not path.is_file():
+        (task,) = prepare(recipe.tasks).values()
+        texts = task.splits["train"].texts
+        columns = task.text_columns
+        rows = (json.dumps(dict(zip(columns, text, strict=True)), ensure_ascii=False) + "\n" for text in texts)
+        path.write_text("".join(rows), encoding="utf-8")
+    return path
+
+
+def _arms(arguments: argparse.Namespace, name: str, masked_lm: Path, recipe: Recipe) -> Path:
+    """The arms with that masked language model, the pair's limits, and the target's texts where they are read."""
     arms = yaml.safe_load(arguments.arms.read_text())
+    (task,) = recipe.tasks
     for arm in arms.values():
         arm["method"] = parse_method(arm["method"])
+        if UNLABELLED in arm.get("set", {}):
+            arm["set"] = {f"tasks.{task}.{UNLABELLED}": str(_unlabelled(arguments, name, recipe).resolve())}
         for method, knobs in arm["method"].items():
             if method in REFILLING:
                 knobs["mlm"] = str(masked_lm.resolve())

@@ -50,6 +50,7 @@ PEER_FORMS = ("plain", "o2")
 PRECISIONS = ("fp32", "int8")
 INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
 TASK = "task"
+BATCHES = (1, 8)
 IN_USE_BATCH = 8
 IN_USE_ROUNDS = 10
 Texts = Sequence[tuple[str, ...]]
@@ -106,7 +107,7 @@ def measure_architecture(
     runs = {graph: session_runner(create_session(path), ours.tasks) for graph, path in paths.items()}
     encoder = TextEncoder.load(checkpoint / TOKENIZER_FILE, student.inputs)
     measured = time_graphs(runs, encoder, texts, arguments.rounds)
-    in_use = time_in_use(runs, encoder, many, min(arguments.rounds, IN_USE_ROUNDS))
+    in_use = time_graphs(runs, encoder, many, min(arguments.rounds, IN_USE_ROUNDS), in_use=True)
     return {
         "ratios": ratios(measured),
         "in_use": ratios(in_use),
@@ -145,34 +146,23 @@ def compare_with_torch(
     return {graph: msgspec.to_builtins(parity) for graph, parity in found.items()}
 
 
-def time_graphs(runs: Mapping[str, Runner], encoder: TextEncoder, texts: Texts, rounds: int) -> list[Measurement]:
-    """Every graph of a precision beside the others of it."""
+def time_graphs(
+    runs: Mapping[str, Runner], encoder: TextEncoder, texts: Texts, rounds: int, *, in_use: bool = False
+) -> list[Measurement]:
+    """Every graph of a precision beside the others of it; in use, the peer's get their texts as they come."""
+
+    def variant(name: str, precision: str) -> Variant:
+        group = keep_order if in_use and not name.startswith("ours") else None
+        return Variant(name, "onnxruntime", precision, "cpu", 1, runs[name], group=group)
+
     return [
         measurement
         for precision in PRECISIONS
         for measurement in run_benchmark(
-            [Variant(n, "onnxruntime", precision, "cpu", 1, r) for n, r in runs.items() if n.endswith(precision)],
+            [variant(name, precision) for name in runs if name.endswith(precision)],
             encoder,
             texts,
-            pace=Pace(rounds=rounds, settle_seconds=0.0),
-        )
-    ]
-
-
-def time_in_use(runs: Mapping[str, Runner], encoder: TextEncoder, texts: Texts, rounds: int) -> list[Measurement]:
-    """Every graph of a precision beside the others of it, ours on texts of like length, the peer's as they come."""
-    return [
-        measurement
-        for precision in PRECISIONS
-        for measurement in run_benchmark(
-            [
-                Variant(n, "onnxruntime", precision, "cpu", 1, r, group=None if n.startswith("ours") else keep_order)
-                for n, r in runs.items()
-                if n.endswith(precision)
-            ],
-            encoder,
-            texts,
-            batch_sizes=(IN_USE_BATCH,),
+            batch_sizes=(IN_USE_BATCH,) if in_use else BATCHES,
             pace=Pace(rounds=rounds, settle_seconds=0.0),
         )
     ]

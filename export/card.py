@@ -78,7 +78,7 @@ def source_figures(manifest: Manifest) -> list[dict[str, str]]:
     rows = [
         {
             "what": f"{task}: {split}" + (" (measured on)" if split == data["measured_on"] else ""),
-            "from": str(data["name"]),
+            "from": str(content.get("name", data["name"])),
             "rows": f"{content['rows']:,}",
             "sha256": str(content["sha256"]),
         }

@@ -66,6 +66,13 @@ class AugmentingStages(TeacherStages):
             for task, stages in self.added_stages(methods).items()
         }
 
+    def masked_lm(self, methods: Mapping[str, Knobs]) -> Path | str | None:
+        """The masked language model that refills texts: the folder of an adapted one, or what the recipe calls it."""
+        knobs = added_texts(methods)
+        if not isinstance(knobs, RefillKnobs):
+            return None
+        return self.path(self._masked_lm(knobs)) if knobs.mlm == ADAPTED else knobs.mlm
+
     def _added(self, task: str, knobs: AddedTexts, methods: Mapping[str, Knobs]) -> dict[str, Stage]:
         if isinstance(knobs, SourceKnobs):
             return {"candidates": self._source_texts(task, knobs, has_teacher=needs_teacher(methods))}

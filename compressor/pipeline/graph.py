@@ -17,13 +17,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from compressor.distillation.presets import file_label_of
+from compressor.distillation.presets import file_label_of, label_of
 from compressor.evaluation.flatness import Survey
 from compressor.pipeline import proving, quantising
 from compressor.pipeline.confidence import measure_confidence
 from compressor.pipeline.flatness import centres_of, measure_flatness
 from compressor.pipeline.learning_stages import LearningStages
-from compressor.pipeline.provenance import data_facts, model_facts, recipe_facts, recorded_versions
+from compressor.pipeline.provenance import Added, data_facts, model_facts, recipe_facts, recorded_versions
 from compressor.pipeline.several_runs import runs_name
 from compressor.pipeline.stages import Stage, needed_for
 from compressor.pipeline.teacher_stages import by_role
@@ -205,8 +205,15 @@ class Pipeline(LearningStages):
         return {
             **recipe_facts(recipe),
             "stages": {stage.name: stage.key for stage in (self.data, self.student, self.candidate, self.measurements)},
-            "data": data_facts(self._all_data(), {task: settings.data for task, settings in recipe.tasks.items()}),
-            "models": model_facts(self.path(self.student), teachers),
+            "data": data_facts(
+                self._all_data(),
+                {task: settings.data for task, settings in recipe.tasks.items()},
+                added={
+                    task: Added(label_of(recipe.method), place.kept().texts)
+                    for task, place in self.added_places(recipe.method).items()
+                },
+            ),
+            "models": model_facts(self.path(self.student), teachers, self.masked_lm(recipe.method)),
             "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "versions": recorded_versions(),
         }

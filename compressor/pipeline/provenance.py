@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from compressor.data.splits import VALIDATION, TaskData
+from numpy.typing import NDArray
+
+from compressor.data.splits import ADDED, SOURCE, VALIDATION, TaskData
+from compressor.models.resolve import checkpoint_fingerprint
 from compressor.recipe import Recipe
 from export.fingerprint import hash_rows, hash_value
 from export.sample import Sample
@@ -23,27 +27,55 @@ WEIGHT_SUFFIXES = (".safetensors", ".npy")
 _RECORDED_VERSIONS = ("compressor-toolchain", "torch", "transformers", "onnx", "onnxruntime")
 
 
+@dataclass(frozen=True)
+class Added:
+    """Texts that a method added to a task.
+
+    Attributes:
+        method: with its knobs, as the recipe has it.
+        texts: that the student read beside the task's own.
+    """
+
+    method: str
+    texts: Sequence[tuple[str, ...]]
+
+
 def data_facts(
-    data: Mapping[str, TaskData], names: Mapping[str, str], *, measured_on: str = VALIDATION
+    data: Mapping[str, TaskData],
+    names: Mapping[str, str],
+    *,
+    measured_on: str = VALIDATION,
+    added: Mapping[str, Added] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Per task its data's name, and rows and hash of every split.
+    """Per task its data's name, and rows and hash of every split; a source and added texts have names of their own.
 
     Args:
         data: the tasks.
         names: per task, what the recipe calls its data.
         measured_on: the split that artifacts are measured on.
+        added: per task that gets texts, what a method made for the student.
     """
     return {
         task: {
             "name": names[task],
             "measured_on": measured_on,
-            "splits": {
-                split: {"rows": len(rows), "sha256": hash_rows(rows.texts, rows.labels)}
-                for split, rows in found.splits.items()
-            },
+            "splits": _splits(found, (added or {}).get(task)),
         }
         for task, found in data.items()
     }
+
+
+def _splits(data: TaskData, added: Added | None) -> dict[str, dict[str, Any]]:
+    found = {name: _split_facts(rows.texts, rows.labels) for name, rows in data.splits.items()}
+    if SOURCE in found:
+        found[SOURCE]["name"] = data.sources[SOURCE]["name"]
+    if added is not None:
+        found[ADDED] = {**_split_facts(added.texts, None), "name": added.method}
+    return found
+
+
+def _split_facts(texts: Sequence[tuple[str, ...]], labels: NDArray[Any] | None) -> dict[str, Any]:
+    return {"rows": len(texts), "sha256": hash_rows(texts, labels)}
 
 
 def sample_facts(samples: Mapping[str, Sample], names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
@@ -57,25 +89,33 @@ def sample_facts(samples: Mapping[str, Sample], names: Mapping[str, str]) -> dic
         task: {
             "name": names[task],
             "measured_on": "given",
-            "splits": {"given": {"rows": len(sample.texts), "sha256": hash_rows(sample.texts, sample.labels)}},
+            "splits": {"given": _split_facts(sample.texts, sample.labels)},
         }
         for task, sample in samples.items()
     }
 
 
-def model_facts(student: Path, teachers: Mapping[str, Sequence[Path]]) -> dict[str, str]:
-    """The hash of what the student and every teacher have learned.
+def model_facts(
+    student: Path, teachers: Mapping[str, Sequence[Path]], masked_lm: Path | str | None = None
+) -> dict[str, str]:
+    """The hash of what the student, every teacher and the masked language model have learned.
 
     Args:
         student: its checkpoint.
         teachers: per task, the checkpoints or stored predictions that taught it.
+        masked_lm: that refilled texts: the folder of an adapted one, or the name of a checkpoint; None without.
     """
     members = {
         f"teacher of {task}" + (f" ({number})" if len(folders) > 1 else ""): folder
         for task, folders in teachers.items()
         for number, folder in enumerate(folders, start=1)
     }
-    return {name: hash_weights(folder) for name, folder in {"student": student, **members}.items()}
+    found = {name: hash_weights(folder) for name, folder in {"student": student, **members}.items()}
+    if isinstance(masked_lm, Path):
+        found["masked language model"] = hash_weights(masked_lm)
+    elif masked_lm is not None:
+        found["masked language model"] = checkpoint_fingerprint(masked_lm)
+    return found
 
 
 def recipe_facts(recipe: Recipe) -> dict[str, Any]:

@@ -27,6 +27,9 @@ def data(toy_data: Path, tmp_path: Path) -> Path:
     """Toy rows under the names of two domains."""
     for name in ("amazon_kitchen", "amazon_books"):
         shutil.copytree(toy_data / "trec6", tmp_path / "data" / name)
+    for path in (tmp_path / "data" / "amazon_books").glob("*.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps({**row, "text": f"a book: {row['text']}"}) + "\n" for row in rows))
     return tmp_path / "data"
 
 
@@ -36,7 +39,7 @@ def test_every_arm_of_the_method_is_compared(name: str) -> None:
     tasks = list(load_recipe(recipe_path(f"l2a_{name}")).tasks)
     arms = with_controls(arms_from_file(ARMS), tasks)
     letters = [arm.label.split()[0] for arm in arms]
-    assert letters == ["none", "kd", *"cdeghijk"]
+    assert letters == ["none", "kd", *"cdefghijk"]
     assert main_comparison(MAIN, arms, tasks).method == "k l2a"
 
 
@@ -68,12 +71,19 @@ def test_rows_are_drawn_once_and_the_source_is_the_other_domain(data: Path, tmp_
     arms = yaml.safe_load(Path(options[options.index("--arms") + 1]).read_text())
     refilling = [knobs for arm in arms.values() for name, knobs in arm["method"].items() if name in ("refill", "l2a")]
     assert len(refilling) == 5
+    ((key, path),) = [item for arm in arms.values() for item in arm.get("set", {}).items()]
+    texts = [json.loads(line)["text"] for line in Path(path).read_text().splitlines()]
+    train = [json.loads(line)["text"] for line in (Path(task.data) / "train.jsonl").read_text().splitlines()]
+    assert key == "tasks.sentiment.unlabelled"
+    assert len(texts) > 20
+    assert set(texts) <= set(train)
     assert {knobs["mlm"] for knobs in refilling} == {str((work / "masked-lm-kitchen").resolve())}
 
 
 def test_the_arms_keep_their_knobs(tmp_path: Path) -> None:
     """Catches knobs that get lost when the masked language model is written in."""
-    arms = arms_from_file(_arms(_parse(["--data", "x", "--work", str(tmp_path)]), "bank", tmp_path / "lm"))
+    recipe = load_recipe(recipe_path("l2a_bank"))
+    arms = arms_from_file(_arms(_parse(["--data", "x", "--work", str(tmp_path)]), "bank", tmp_path / "lm", recipe))
     found = {arm.label: arm.method for arm in arms}
     limits = {"min_confidence": 0.3, "min_margin": 0.1}
     assert found["i random choice"]["l2a"] == {"selector": "random", "mlm": str(tmp_path / "lm"), **limits}

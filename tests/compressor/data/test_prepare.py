@@ -222,7 +222,7 @@ def test_a_source_that_is_not_one_is_refused(folder: Path, tmp_path: Path) -> No
 
 def test_a_regressions_source_of_one_value_is_an_error(folder: Path, tmp_path: Path) -> None:
     """Catches a constant that would be taught to the teacher, and the target's labels after it."""
-    for name, scores in {"train": [2.5, 3], "validation": [1, 9.5], "test": [1, 2]}.items():
+    for name, scores in {"train": [2.5, 3.0], "validation": [1.0, 9.5], "test": [1.0, 2.0]}.items():
         write(folder / f"{name}.jsonl", [{"text": f"{name} {i}", "label": s} for i, s in enumerate(scores)])
     source = write(tmp_path / "other.jsonl", [{"text": f"other {i}", "label": 4.0} for i in range(3)])
     with pytest.raises(UserError, match="every source label is 4"):

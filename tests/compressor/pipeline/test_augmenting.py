@@ -28,6 +28,7 @@ from compressor.pipeline.learning import load_data
 from compressor.pipeline.selecting import SELECTION_FILE
 from compressor.pipeline.stages import Stage, StageStore, needed_for, read_json, run_stages
 from compressor.recipe import Recipe
+from export.fingerprint import hash_rows
 from serving.errors import UserError
 
 FILLERS = ["please", "help", "now", "my", "never", "thanks"]
@@ -329,6 +330,30 @@ def test_the_report_tells_what_was_learned(recipe: Make, store: StageStore) -> N
     assert dropped == sorted(dropped)
     assert augmentation_facts(trained(recipe("kd"), store)) == {}
     json.dumps(facts)
+
+
+@pytest.mark.parametrize("mlm", ["adapt", "given"])
+def test_the_bundle_says_where_the_texts_come_from(mlm: str, recipe: Make, store: StageStore, model: str) -> None:
+    """Catches a bundle that names its own rows and keeps silent about the source, what was made, and by what."""
+    method = f"refill:{SHORT}" + (f":mlm={model}" if mlm == "given" else "")
+    pipeline = trained(recipe(method), store)
+    found = pipeline.provenance()
+    (task,) = pipeline.recipe.tasks.values()
+    splits = found["data"]["topic"]["splits"]
+    assert task.source is not None
+    assert splits["source"]["name"] == task.source.data
+    kept = load_candidates(pipeline.path(candidates_stage(pipeline)) / CANDIDATES_FILE).texts
+    assert splits["added"] == {
+        "rows": len(kept),
+        "sha256": hash_rows(kept, None),
+        "name": label_of(parse_method(method)),
+    }
+    assert "name" not in splits["train"]
+    assert len(found["models"]["masked language model"]) == 64
+    assert json.loads(json.dumps(found["data"])) == found["data"]
+    without = trained(recipe("kd"), store).provenance()
+    assert "added" not in without["data"]["topic"]["splits"]
+    assert "masked language model" not in without["models"]
 
 
 @pytest.mark.parametrize(

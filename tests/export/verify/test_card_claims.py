@@ -98,15 +98,15 @@ def _with(manifest: Manifest, **provenance: object) -> str:
 
 def test_the_card_says_where_it_comes_from_and_what_it_is_for(bundle_folder: Path) -> None:
     """Without names and hashes of the data nobody can tell whether the figures are about theirs."""
-    data = {
-        "intent": {"name": "desk.csv", "measured_on": "validation", "splits": {"train": {"rows": 12, "sha256": "ab"}}}
-    }
+    splits = {"train": {"rows": 12, "sha256": "ab"}, "source": {"rows": 30, "sha256": "ef", "name": "shop.csv"}}
+    data = {"intent": {"name": "desk.csv", "measured_on": "validation", "splits": splits}}
     card = _with(read_manifest(bundle_folder), intended_use="Routing tickets.", data=data, models={"student": "cd"})
     assert "## Intended use\n\nRouting tickets." in card
     rows = read_table(card, "Data and models")
     assert rows[0] == {"what": "intent: train", "from": "desk.csv", "rows": "12", "sha256": "ab"}
-    assert rows[1]["what"] == "student"
-    assert rows[1]["sha256"] == "cd"
+    assert rows[1] == {"what": "intent: source", "from": "shop.csv", "rows": "30", "sha256": "ef"}
+    assert rows[2]["what"] == "student"
+    assert rows[2]["sha256"] == "cd"
 
 
 def test_the_card_says_what_nobody_told_it(bundle_folder: Path) -> None:
