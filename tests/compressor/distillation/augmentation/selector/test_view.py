@@ -8,11 +8,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from compressor.data.batches import IGNORED_LABEL
 from compressor.distillation.augmentation.selector.view import Rows, View, head_logits, last_views, training_loss
 from compressor.distillation.knobs import BamKnobs, KdKnobs
 from compressor.distillation.targets.bam import bam_terms
 from compressor.distillation.targets.kd import kd_terms
-from compressor.distillation.targets.term import LossTerm
+from compressor.distillation.targets.term import LossTerm, TaskBatch
 from serving.manifest import TaskType
 
 KINDS: tuple[TaskType, ...] = ("classification", "multilabel", "regression")
@@ -67,6 +68,29 @@ def test_candidates_are_taught_by_the_teacher_alone(
         labels = labels_like(view)
         wanted = view.task.mixed_loss(logits, labels, teacher, none).sum()
     torch.testing.assert_close(training_loss(view, rows, logits, terms), wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_stands_for_a_missing_label_cannot_be_learned_from_unseen(
+    make_view: Callable[..., View], kind: TaskType
+) -> None:
+    """Catches a 0 where no label is: a loss that forgets to look would teach the first class unseen."""
+    seen: list[TaskBatch] = []
+
+    class Careless:
+        name, reads_teacher = "careless", True
+
+        def loss(self, batch: TaskBatch) -> torch.Tensor:
+            seen.append(batch)
+            return batch.logits.sum()
+
+    view = make_view(kind)
+    training_loss(view, view.candidates, head_logits(view.candidates.features, view.weight, view.bias), [Careless()])
+    (batch,) = seen
+    assert not batch.has_label.any()
+    assert len(batch.labels) == len(view.candidates)
+    is_marked = batch.labels.isnan() if batch.labels.is_floating_point() else batch.labels == IGNORED_LABEL
+    assert is_marked.all()
 
 
 def labels_like(view: View) -> torch.Tensor:
