@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compressor.distillation.augmentation.selector.episode import HeadTraining, HeadTrials, RewardScale
+from compressor.distillation.augmentation.selector.episode import HEAD_RATE, HeadTraining, HeadTrials, RewardScale
 from compressor.distillation.augmentation.selector.view import View
 from compressor.distillation.knobs import BamKnobs
 from compressor.distillation.targets.bam import bam_terms
@@ -133,6 +133,18 @@ def test_updates_do_not_diverge_whatever_the_size_of_the_features(
     assert end < 2.0 * start + 0.1
 
 
+@pytest.mark.parametrize("larger", ["target", "candidates"])
+def test_the_larger_features_set_the_step(
+    make_view: Callable[..., View], kd: tuple[LossTerm, ...], larger: str
+) -> None:
+    """Catches a step that fits the target's rows and diverges on candidates that are unlike them, or the reverse."""
+    view = make_view()
+    rows = getattr(view, larger)
+    scaled = dataclasses.replace(view, **{larger: dataclasses.replace(rows, features=30.0 * rows.features)})
+    norm = 1.0 + float((30.0 * rows.features).square().sum(dim=1).mean())
+    assert trials_of(scaled, kd).step == pytest.approx(HEAD_RATE / norm)
+
+
 def test_a_loss_that_is_no_number_is_named(make_view: Callable[..., View], kd: tuple[LossTerm, ...]) -> None:
     """Catches NaN that flows into the policy and from there into every score."""
     view = make_view()
@@ -159,6 +171,8 @@ def test_rewards_that_never_differ_say_nothing(value: float) -> None:
     """Catches a division by a deviation of rounding errors."""
     scale = RewardScale()
     assert [scale.scaled(value) for _ in range(20)] == [(0.0, 0.0)] * 20
+    rounded = RewardScale()
+    assert [rounded.scaled(value * (1.0 + 1e-12 * (-1) ** turn)) for turn in range(20)] == [(0.0, 0.0)] * 20
 
 
 def test_what_was_computed_without_autograd_can_be_trained_on(
