@@ -92,6 +92,21 @@ def test_alignment_is_what_a_small_step_on_the_candidate_is_worth(
         assert worth / 1e-5 == pytest.approx(float(aligned[row]), rel=0.01, abs=1e-4)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_made_from_a_reward_row_is_not_aligned_with_it(
+    make_view: Callable[..., View], kd: tuple[LossTerm, ...], kind: TaskType
+) -> None:
+    """Catches a candidate that is chosen because the row that judges it is its own start."""
+    view = make_view(kind)
+    judged = torch.arange(len(view.candidates)) % 4 == 0
+    plain = alignment(view, kd)
+    found = alignment(dataclasses.replace(view, is_judged=judged), kd)
+    torch.testing.assert_close(found[~judged], plain[~judged])
+    torch.testing.assert_close(found[judged], plain[~judged].mean().expand(int(judged.sum())))
+    assert not torch.isclose(plain[judged], found[judged]).all()
+    assert (alignment(dataclasses.replace(view, is_judged=torch.ones_like(judged)), kd) == 0.0).all()
+
+
 def test_the_filter_is_confidence_minus_distance(make_view: Callable[..., View]) -> None:
     """Catches a filter that prefers unsure teachers or far students, in each task type."""
     view = make_view()
@@ -127,7 +142,7 @@ def test_a_student_that_agrees_has_no_distance(make_view: Callable[..., View], k
     answers = head_logits(view.candidates.features, view.weight, view.bias)
     agreed = dataclasses.replace(view, candidates=dataclasses.replace(view.candidates, teacher_logits=answers))
     torch.testing.assert_close(teacher_distance(agreed), torch.zeros(40), rtol=0, atol=1e-6)
-    assert float(teacher_distance(view).min()) >= 0.0
+    assert min(float(teacher_distance(one).min()) for one in (view, agreed)) >= 0.0
     assert float(teacher_distance(view).max()) > 0.1
 
 
