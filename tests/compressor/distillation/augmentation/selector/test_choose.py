@@ -88,9 +88,9 @@ def test_the_random_control_keeps_as_many_of_every_class() -> None:
 
 def test_classes_are_those_of_the_teachers_predictions() -> None:
     """Catches a class of the least likely label, and a multilabel text without label that counts as the first one."""
-    logits = np.array([[0.1, 2.0, 0.0], [-1.0, -0.5, -3.0], [3.0, 2.0, 2.5]])
-    assert teacher_classes(logits, "classification").tolist() == [1, 1, 0]
-    assert teacher_classes(logits, "multilabel").tolist() == [1, 3, 0]
+    logits = np.array([[0.1, 2.0, 0.0], [-1.0, -0.5, -3.0], [3.0, 2.0, 2.5], [-1.0, -2.0, 0.5]])
+    assert teacher_classes(logits, "classification").tolist() == [1, 1, 0, 2]
+    assert teacher_classes(logits, "multilabel").tolist() == [1, 3, 0, 2]
 
 
 def test_a_regression_has_five_equal_parts_of_its_range_of_answers() -> None:
@@ -128,6 +128,23 @@ def test_the_loss_of_a_share_is_that_of_a_head_trained_on_everything_kept(
     training = HeadTraining(kd, 0.5, 300)
     losses = [HeadTrials(views[view], training).loss_after(torch.arange(12), kept) for view in (1, 3)]
     assert found == [{"share": 0.5, "kept": 20, "loss": pytest.approx(np.mean(losses))}]
+
+
+def test_no_head_is_trained_on_what_was_made_from_the_rows_that_judge_it(
+    make_view: Callable[..., View], kd: tuple[LossTerm, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a share that wins because copies of the reward rows are in it; they are still counted as kept."""
+    monkeypatch.setattr(choose, "_UPDATES", 20)
+    judged = torch.arange(40) % 3 == 0
+    view = dataclasses.replace(make_view(), is_judged=judged)
+    scores, classes = np.random.default_rng(0).random(40), np.zeros(40, np.int64)
+    (row,) = choose_share([view], scores, classes, kd, gamma=0.5, shares=(0.5,))[1]
+    kept = torch.from_numpy(keep_top(scores, classes, 0.5))
+    trials = HeadTrials(view, HeadTraining(kd, 0.5, 20))
+    allowed, everything = (torch.nonzero(mask).flatten() for mask in (kept & ~judged, kept))
+    assert row["loss"] == pytest.approx(trials.loss_after(torch.arange(12), allowed))
+    assert row["loss"] != pytest.approx(trials.loss_after(torch.arange(12), everything))
+    assert row["kept"] == 20
 
 
 def test_of_equal_losses_the_smaller_share_is_chosen(
