@@ -243,3 +243,9 @@ def test_ranks_are_counted_within_each_stored_state() -> None:
     early, late = [[10.0, 11.0], [11.0, 10.0]], [[0.1, 0.2], [0.2, 0.1]]
     assert correlation(early + late, [0.1, 0.1, 0.8, 0.8])["rho"] == pytest.approx(-1.0)
     assert correlation(early + late, [0.1] * 4)["rho"] == pytest.approx(0.6)
+
+
+def test_states_with_other_numbers_of_pairs_are_ranked_apart() -> None:
+    """Catches ranks that are higher where a state was visited more often: that would look like agreement."""
+    pairs = [(1.0, 2.0), (2.0, 1.0), *((float(rank), 5.0 - rank) for rank in (1, 2, 3, 4))]
+    assert correlation(pairs, [0.1, 0.1, 0.8, 0.8, 0.8, 0.8])["rho"] == pytest.approx(-1.0)
