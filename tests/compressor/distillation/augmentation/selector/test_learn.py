@@ -13,6 +13,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from compressor.distillation.augmentation.knobs import L2aKnobs
+from compressor.distillation.augmentation.selector import learn as learning
 from compressor.distillation.augmentation.selector.learn import Learned, correlation, learn_selector
 from compressor.distillation.augmentation.selector.registry import CREDITS
 from compressor.distillation.augmentation.selector.state import CandidateFacts, filter_scores
@@ -249,3 +250,28 @@ def test_states_with_other_numbers_of_pairs_are_ranked_apart() -> None:
     """Catches ranks that are higher where a state was visited more often: that would look like agreement."""
     pairs = [(1.0, 2.0), (2.0, 1.0), *((float(rank), 5.0 - rank) for rank in (1, 2, 3, 4))]
     assert correlation(pairs, [0.1, 0.1, 0.8, 0.8, 0.8, 0.8])["rho"] == pytest.approx(-1.0)
+
+
+def test_scores_are_those_of_the_last_stored_student_of_each_fold(
+    learn: Callable[..., Learned], make_view: Callable[..., View], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches early students, whose features and losses are those of a beginner, having a say in the choice."""
+
+    class Known:
+        """Its scores tell the view."""
+
+        def __init__(self, states: Any, settings: Any, *, seed: int) -> None:
+            self.numbers = range(len(states))
+
+        def probabilities(self, view: int, rows: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(rows),), 0.5)
+
+        def learn(self, outcome: Any) -> None:
+            """Nothing."""
+
+        def scores(self, view: int) -> torch.Tensor:
+            return torch.full((40,), 0.1 * self.numbers[view])
+
+    monkeypatch.setattr(learning, "CREDITS", {"reinforce": Known})
+    views = [make_view(seed=fold, progress=progress) for fold in (0, 1) for progress in (0.1, 0.8)]
+    assert learn(views=views).scores.tolist() == pytest.approx([0.2] * 40)
