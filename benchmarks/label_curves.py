@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,29 @@ from compressor.pipeline.stages import read_json
 
 JUDGED = "k l2a"
 _LETTERS = {"none": "a none", "kd": "b kd"}
+QUESTIONS = {
+    "KD against labels": ("b", "a"),
+    "source labels against KD": ("c", "b"),
+    "raw source texts against KD": ("d", "b"),
+    "source labels against source texts": ("c", "d"),
+    "near source texts against all": ("e", "d"),
+    "target texts without label against KD": ("f", "b"),
+    "refilled target texts against KD": ("g", "b"),
+    "refill across domains against target alone": ("h", "g"),
+    "refill across domains against raw source texts": ("h", "d"),
+    "the learned choice against all refills": ("k", "h"),
+    "the learned choice against as many at random": ("k", "i"),
+    "the learned choice against the fixed filter": ("k", "j"),
+}
+"""Each with the letters of the two arms that answer it."""
 
 
 def curves(results: Path, prefix: str) -> str:
-    """Two tables in markdown from the kept comparisons `<prefix>_<labels>.json`; a note where there is none.
+    """Three tables in markdown from the kept comparisons `<prefix>_<labels>.json`; a note where there is none.
 
     The first has the mean test score of every arm in points, the second the paired difference of L2A to every other
-    arm, with its 95% interval over the seeds (t, seeds - 1 degrees of freedom; test texts are the same for all).
+    arm, the third the differences that answer the method's questions, with 95% intervals over the seeds (t, seeds - 1
+    degrees of freedom; test texts are the same for all). They are not corrected for their number.
     """
     found = {int(path.stem.rsplit("_", 1)[1]): read_json(path) for path in results.glob(f"{prefix}_*.json")}
     if not found:
@@ -34,6 +50,7 @@ def curves(results: Path, prefix: str) -> str:
     lines += ["", *_head(f"{JUDGED} less", columns, found)]
     others = [name for name in names if name != JUDGED]
     lines += [_row(name, [_difference(arms[n].get(JUDGED), arms[n].get(name)) for n in columns]) for name in others]
+    lines += ["", *_head("question", columns, found), *_answers(arms, columns)]
     host = found[columns[-1]]["environment"]
     tests = {one["tasks"][task]["rows"]["test"] for one in found.values() for task in one["tasks"]}
     return "\n".join(
@@ -43,6 +60,15 @@ def curves(results: Path, prefix: str) -> str:
             f"Points of accuracy on {max(tests)} test texts. {host['cpu_model']}, {host['available_cpus']} CPUs.",
         ]
     )
+
+
+def _answers(arms: Mapping[int, Mapping[str, Mapping[str, float]]], columns: Sequence[int]) -> Iterator[str]:
+    """A row per question that some column can answer."""
+    by_letter = {n: {name.split()[0]: scores for name, scores in of.items()} for n, of in arms.items()}
+    for question, (one, other) in QUESTIONS.items():
+        cells = [_difference(by_letter[n].get(one), by_letter[n].get(other)) for n in columns]
+        if set(cells) != {"-"}:
+            yield _row(f"{question} ({one} less {other})", cells)
 
 
 def _scores(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:

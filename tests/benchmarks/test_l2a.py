@@ -13,7 +13,7 @@ import yaml
 
 from benchmarks.comparisons import recipe_path
 from benchmarks.l2a import ARMS, LABELS, MAIN, _arms, _options, _parse
-from benchmarks.label_curves import curves
+from benchmarks.label_curves import QUESTIONS, curves
 from compressor.comparison.arms import arms_from_file, with_controls
 from compressor.comparison.plan import main_comparison
 from compressor.models.masked_lm import MASKED_LM_FILE
@@ -31,6 +31,12 @@ def data(toy_data: Path, tmp_path: Path) -> Path:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         path.write_text("".join(json.dumps({**row, "text": f"a book: {row['text']}"}) + "\n" for row in rows))
     return tmp_path / "data"
+
+
+def test_every_question_is_asked_of_two_arms() -> None:
+    """Catches a letter that stands for no arm, whose row would be missing in silence."""
+    letters = {"a", "b", *(arm.label.split()[0] for arm in arms_from_file(ARMS))}
+    assert {letter for pair in QUESTIONS.values() for letter in pair} <= letters
 
 
 @pytest.mark.parametrize("name", LABELS)
@@ -111,4 +117,6 @@ def test_curves_pair_seeds_and_give_intervals(tmp_path: Path) -> None:
     assert "| k l2a | 70.0 | 60.0 |" in text
     assert "| b kd | +10.0 [+10.0, +10.0] | +5.0 [-58.5, +68.5] |" in text
     assert "| h refilled both | +6.7 [-22.0, +35.4] | - |" in text
+    assert "| the learned choice against all refills (k less h) | +6.7 [-22.0, +35.4] | - |" in text
+    assert "KD against labels" not in text
     assert curves(tmp_path, "l2a_y") == "Not measured yet."
