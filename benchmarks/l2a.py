@@ -30,7 +30,7 @@ from benchmarks.comparisons import Kept, compare_and_keep, recipe_path
 from benchmarks.label_curves import curves
 from compressor.data.builtin import CORPORA
 from compressor.data.prepare import prepare
-from compressor.data.splits import UNLABELLED
+from compressor.data.splits import TRAIN, UNLABELLED
 from compressor.distillation.presets import parse_method
 from compressor.models.masked_lm import MASKED_LM_FILE, Adaptation, adapt_masked_lm, epochs_for
 from compressor.progress import announce
@@ -113,10 +113,9 @@ def _unlabelled(arguments: argparse.Namespace, name: str, recipe: Recipe) -> Pat
     path: Path = arguments.work / f"unlabelled-{name}.jsonl"
     if not path.is_file():
         (task,) = prepare(recipe.tasks).values()
-        texts = task.splits["train"].texts
-        columns = task.text_columns
-        rows = (json.dumps(dict(zip(columns, text, strict=True)), ensure_ascii=False) + "\n" for text in texts)
-        path.write_text("".join(rows), encoding="utf-8")
+        rows = (dict(zip(task.text_columns, text, strict=True)) for text in task.splits[TRAIN].texts)
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        path.write_text("".join(lines), encoding="utf-8")
     return path
 
 

@@ -16,7 +16,6 @@ from compressor.pipeline.augmenting import counts_of
 from compressor.pipeline.augmenting_stages import added_texts
 from compressor.pipeline.learning import load_some
 from compressor.pipeline.selecting import SELECTION_FILE
-from compressor.pipeline.several_runs import given_folders
 from compressor.pipeline.stages import Stage, StageStore, read_json
 from serving.answers import decide, probabilities
 from serving.manifest import TaskSpec
@@ -35,7 +34,7 @@ def augmentation_facts(pipeline: Pipeline) -> dict[str, Any]:
     """Per task that got texts, what the report's section shows; empty where the method adds none."""
     methods = pipeline.recipe.method
     knobs = added_texts(methods)
-    if knobs is None or given_folders(methods):
+    if knobs is None:
         return {}
     stages = pipeline.added_stages(methods)
     return {

@@ -19,6 +19,7 @@ from compressor.models.masked_lm import Adaptation, adapt_masked_lm, epochs_for,
 from compressor.models.resolve import checkpoint_fingerprint
 from compressor.pipeline import augmenting, learning, selecting
 from compressor.pipeline.added import AddedPlace
+from compressor.pipeline.several_runs import given_folders
 from compressor.pipeline.stages import Stage
 from compressor.pipeline.teacher_stages import TeacherStages, by_role
 from compressor.progress import progress_bar
@@ -32,7 +33,9 @@ _OF_THE_CHOICE = ("selector",)
 
 
 def added_texts(methods: Mapping[str, Knobs]) -> AddedTexts | None:
-    """The knobs of the method that adds texts; None where none does, or they weigh nothing."""
+    """The knobs of the method that adds texts; None where none does, they weigh nothing, or the students are given."""
+    if given_folders(methods):
+        return None
     found = next((knobs_of(methods, name) for name in methods_at(methods, "texts")), None)
     return None if found is None or found.weight == 0.0 else found
 

@@ -356,6 +356,17 @@ def test_the_bundle_says_where_the_texts_come_from(mlm: str, recipe: Make, store
     assert "masked language model" not in without["models"]
 
 
+def test_given_students_read_no_texts_of_this_run(recipe: Make, store: StageStore) -> None:
+    """Catches a bundle of averaged folders that asks for candidates which nobody made."""
+    members = [trained(recipe(f"refill:{SHORT}", order_seed=seed), store) for seed in (0, 1)]
+    folders = [str(member.path(member.student)) for member in members]
+    pipeline = trained(recipe({**parse_method(f"refill:{SHORT}:top_k=7"), "avg": {"of": folders}}), store)
+    found = pipeline.provenance()
+    assert "added" not in found["data"]["topic"]["splits"]
+    assert "masked language model" not in found["models"]
+    assert augmentation_facts(pipeline) == {}
+
+
 @pytest.mark.parametrize(
     ("method", "task", "said"),
     [
