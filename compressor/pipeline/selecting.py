@@ -17,7 +17,13 @@ from compressor.data.splits import ADDED, TRAIN, UNLABELLED, Split, TaskData
 from compressor.distillation.augmentation.candidates import Candidates, load_candidates
 from compressor.distillation.augmentation.knobs import L2aKnobs
 from compressor.distillation.augmentation.reward_rows import reward_folds
-from compressor.distillation.augmentation.selector.choose import choose_share, keep_top, random_like, teacher_classes
+from compressor.distillation.augmentation.selector.choose import (
+    SHARES,
+    choose_share,
+    keep_top,
+    random_like,
+    teacher_classes,
+)
 from compressor.distillation.augmentation.selector.learn import Learned, learn_selector
 from compressor.distillation.augmentation.selector.state import CandidateFacts
 from compressor.distillation.augmentation.selector.view import Rows, View
@@ -224,7 +230,8 @@ def _choose(
 ) -> None:
     """Keep the share of candidates that serves the reward rows best, and as many for both controls."""
     classes = teacher_classes(np.asarray(work.candidates.logits), work.data.task.type)
-    share, tried = choose_share(views, learned.scores, classes, work.plan.terms, gamma=work.knobs.weight)
+    shares = SHARES if work.knobs.share is None else (work.knobs.share,)
+    share, tried = choose_share(views, learned.scores, classes, work.plan.terms, gamma=work.knobs.weight, shares=shares)
     kept = keep_top(learned.scores, classes, share)
     np.savez(
         folder / KEPT_FILE,

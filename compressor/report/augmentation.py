@@ -141,7 +141,7 @@ def _starts(knobs: Facts, counts: Facts) -> str:
     share = knobs.get("source_share")
     if not counts.get("source_rows") or knobs.get("start") == "target" or not is_known(share):
         return "They start from texts of the target."
-    return f"They start from texts of the target, and {share:.0%} of them from texts of the source."
+    return f"{share:.0%} of them start from texts of the source, the others from texts of the target."
 
 
 def _rounds(knobs: Facts) -> str:

@@ -70,7 +70,7 @@ def selection_view(facts: Facts) -> SelectionView | None:
 
 def _in_words(facts: Facts, selection: Facts, curve: Sequence[Facts]) -> tuple[str, ...]:
     episodes = (_reward(curve), _trend(curve, facts.get("credit")), _kept(curve))
-    return (_whose(facts.get("selector")), *episodes, _choice(selection))
+    return (_whose(facts.get("selector")), _judge(facts.get("knobs") or {}), *episodes, _choice(selection))
 
 
 def _whose(selector: str | None) -> str:
@@ -81,6 +81,10 @@ def _whose(selector: str | None) -> str:
         "This control reads as many texts of each class as the learned selector keeps, chosen otherwise. What is shown "
         "here is of the learned selector."
     )
+
+
+def _judge(knobs: Facts) -> str:
+    return "Every episode was judged by the whole student." if knobs.get("reward") == "student" else ""
 
 
 def _curves(curve: Sequence[Facts]) -> tuple[Figure, ...]:
@@ -144,6 +148,8 @@ def _choice(selection: Facts) -> str:
     chosen = selection.get("share")
     if chosen is None or not is_known(losses.get(chosen)):
         return ""
+    if len(losses) == 1:
+        return f"The share that is kept was given: {chosen:.0%}."
     taken = f"({figure(losses[chosen])} on the reward rows"
     if chosen == 1:
         return f"Keeping everything was chosen {taken}): the selector was not found to be of use here."

@@ -130,6 +130,11 @@ class L2aKnobs(RefillKnobs):
         learning_rate: of the policy, above 0.
         entropy: weight of the entropy bonus, at least 0.
         full_every: one in so many episodes is also done with the whole student, at least 1.
+        reward: whose loss an episode is judged by: the "head" on stored features, or the whole "student", which costs
+            a hundred times as much.
+        state: what the policy sees of a candidate: "all", or the "facts" alone: the student's distance from the
+            teacher, the teacher's entropy, domain score, share of changed words and alignment.
+        share: of the candidates that is kept, in (0, 1]; None: chosen on the reward rows.
     """
 
     selector: Literal["learned", "random", "filter"] = knob("learned", "random and filter are its controls")
@@ -142,6 +147,11 @@ class L2aKnobs(RefillKnobs):
     learning_rate: float = knob(3e-3, "of the policy, above 0")
     entropy: float = knob(0.01, "weight of the policy's entropy bonus, at least 0")
     full_every: int = knob(20, "one in so many episodes is repeated with the whole student, for the record")
+    reward: Literal["head", "student"] = knob(
+        "head", "student: every episode with the whole student, a hundred times as long"
+    )
+    state: Literal["all", "facts"] = knob("all", "what the policy sees; facts: no features, no answers of either model")
+    share: float | None = knob(None, "of the candidates that is kept, in (0, 1]; default: chosen on the reward rows")
 
     name = "l2a"
 
@@ -152,3 +162,5 @@ class L2aKnobs(RefillKnobs):
             require(value >= 1, f"l2a.{knob_name}", value, "a whole number of at least 1")
         require(self.learning_rate > 0.0, "l2a.learning_rate", self.learning_rate, "a number above 0")
         require(self.entropy >= 0.0, "l2a.entropy", self.entropy, "a number of at least 0")
+        if self.share is not None:
+            require(0.0 < self.share <= 1.0, "l2a.share", self.share, "a number above 0 and at most 1")

@@ -230,6 +230,19 @@ def test_selectors_share_the_selection_and_keep_equal_numbers(recipe: Make, stor
     assert not (pipelines[0].path(stages[0]["selection"]) / "students").exists()
 
 
+def test_a_share_that_is_given_is_kept(recipe: Make, store: StageStore) -> None:
+    """Catches a share that is chosen on the reward rows all the same, and students that judge no episode."""
+    asked = f"{LEARNED}:share=0.5:reward=student:episodes=3"
+    places = [trained(recipe(f"{asked}:selector={name}"), store) for name in ("learned", "random")]
+    kept = [len(next(iter(one.added_places(one.recipe.method).values())).kept().texts) for one in places]
+    stages = places[0].added_stages(places[0].recipe.method)["topic"]
+    facts = read_json(places[0].path(stages["selection"]) / SELECTION_FILE)
+    made = len(load_candidates(places[0].path(stages["candidates"]) / CANDIDATES_FILE).texts)
+    assert kept == [(made + 1) // 2] * 2
+    assert [row["share"] for row in facts["shares"]] == [0.5]
+    assert [full for _, full in facts["correlation"]["pairs"]] == [row["reward"] for row in facts["curve"]]
+
+
 def test_what_only_the_loss_reads_changes_no_candidate(recipe: Make, store: StageStore) -> None:
     """Catches candidates made again for another weight, share or selector: the most expensive stage."""
     one, other = (
@@ -383,6 +396,8 @@ def test_given_students_read_no_texts_of_this_run(recipe: Make, store: StageStor
         ({"refill": {"tasks": []}}, {}, "refill.tasks is [], expected at least one task"),
         ("l2a:rounds=-1", {}, "l2a.rounds is -1, expected a whole number of at least 0"),
         ("source:nearest=0", {}, "source.nearest is 0.0, expected a number above 0"),
+        ("l2a:share=0", {}, "l2a.share is 0.0, expected a number above 0 and at most 1"),
+        ("l2a:share=1.5", {}, "l2a.share is 1.5, expected a number above 0 and at most 1"),
         ("source:labels=gold:min_margin=0.2", {}, "source.labels is gold, where no teacher is asked"),
     ],
 )

@@ -12,17 +12,17 @@ from scipy import stats
 from torch import Tensor
 
 from compressor.distillation.augmentation.knobs import L2aKnobs
-from compressor.distillation.augmentation.selector.credit import Outcome
+from compressor.distillation.augmentation.selector.credit import Credit, Outcome
 from compressor.distillation.augmentation.selector.episode import (
     HeadTraining,
     HeadTrials,
     RewardScale,
     finite,
 )
-from compressor.distillation.augmentation.selector.offers import Offers
+from compressor.distillation.augmentation.selector.offers import Offer, Offers
 from compressor.distillation.augmentation.selector.policy import sample
 from compressor.distillation.augmentation.selector.registry import CREDITS
-from compressor.distillation.augmentation.selector.state import CandidateFacts, candidate_states
+from compressor.distillation.augmentation.selector.state import FACTS, CandidateFacts, candidate_states
 from compressor.distillation.augmentation.selector.view import View, last_views
 from compressor.distillation.targets.term import LossTerm
 from serving.errors import UserError
@@ -87,21 +87,32 @@ def learn_selector(  # noqa: PLR0913 - each is a thing of its own, and there is 
         gamma: what an added row weighs.
         batch_size: target rows of an episode.
         seed: of every draw.
-        full_reward: an episode's reward by a full update, asked of one in `full_every` episodes unless that one kept
-            nothing; None: never.
+        full_reward: an episode's reward by a full update, unless it kept nothing: asked of every episode where
+            `reward` is "student", else of one in `full_every`; None: never, where `reward` is "head".
         advance: told of every episode.
 
     Raises:
         UserError: there is no candidate, or a loss is no number.
     """
     _check(views, facts)
-    training = HeadTraining(tuple(terms), gamma, settings.updates)
-    course = _Course(views, facts, settings, training, batch_size=batch_size, seed=seed)
+    draws, policy, decisions = (int(part) for part in np.random.SeedSequence(seed).generate_state(3))
+    judge = _Judge(views, settings, HeadTraining(tuple(terms), gamma, settings.updates), full_reward)
+    offers = Offers(views, facts.edit_ratios, settings, batch_size=batch_size, seed=draws)
+    states = candidate_states(views, facts, terms, only=FACTS if settings.state == "facts" else None)
+    course = _Course(judge, offers, CREDITS[settings.credit](states, settings, seed=policy), seed=decisions)
     for number in range(1, settings.episodes + 1):
-        note = course.play(number, full_reward if number % settings.full_every == 0 else None)
+        note = course.play(number)
         if advance is not None:
             advance(number, note)
-    return course.learned()
+    last = last_views(views)
+    return Learned(
+        scores=_mean([course.credit.scores(view) for view in last]),
+        filter_scores=_mean([states[view].filter_scores for view in last]),
+        alignment=_mean([states[view].alignment for view in last]),
+        curve=course.curve,
+        correlation=judge.correlation(),
+        feature_names=states[0].names,
+    )
 
 
 def _check(views: Sequence[View], facts: CandidateFacts) -> None:
@@ -115,45 +126,56 @@ def _check(views: Sequence[View], facts: CandidateFacts) -> None:
         )
 
 
+class _Judge:
+    """What an episode is worth, by the head or by the whole student."""
+
+    def __init__(
+        self, views: Sequence[View], settings: L2aKnobs, training: HeadTraining, full_reward: FullReward | None
+    ) -> None:
+        self.views = views
+        self.asks_student = settings.reward == "student"
+        if self.asks_student and full_reward is None:
+            raise ValueError("reward 'student' needs full_reward, got None")
+        self._full_every = 1 if self.asks_student else settings.full_every
+        self._full_reward = full_reward
+        self._trials = [HeadTrials(view, training) for view in views]
+        self._pairs: list[list[float]] = []
+        self._pair_states: list[float] = []
+
+    def reward(self, episode: int, offer: Offer, kept: Tensor) -> float:
+        """Of the kept candidates; where head and student were both asked, the pair is remembered."""
+        cheap = self._trials[offer.view].reward(offer.batch, kept)
+        if self._full_reward is None or episode % self._full_every or not len(kept):
+            return cheap
+        full = float(self._full_reward(offer.view, offer.batch.numpy(), kept.numpy()))
+        self._pairs.append([cheap, finite(full, "the reward of a full update")])
+        self._pair_states.append(self.views[offer.view].progress)
+        return full if self.asks_student else cheap
+
+    def correlation(self) -> dict[str, Any]:
+        """Of the pairs; see `Learned`."""
+        return correlation(self._pairs, self._pair_states)
+
+
 class _Course:
     """A learning between episodes."""
 
-    def __init__(
-        self,
-        views: Sequence[View],
-        facts: CandidateFacts,
-        settings: L2aKnobs,
-        training: HeadTraining,
-        *,
-        batch_size: int,
-        seed: int,
-    ) -> None:
-        draws, policy, decisions = (int(part) for part in np.random.SeedSequence(seed).generate_state(3))
-        self.views = views
-        self.states = candidate_states(views, facts, training.terms)
-        self.trials = [HeadTrials(view, training) for view in views]
-        self.credit = CREDITS[settings.credit](self.states, settings, seed=policy)
-        self.offers = Offers(views, facts.edit_ratios, settings, batch_size=batch_size, seed=draws)
-        self.scales = {view.progress: RewardScale() for view in views}
-        self.generator = torch.Generator().manual_seed(decisions)
+    def __init__(self, judge: _Judge, offers: Offers, credit: Credit, *, seed: int) -> None:
+        self.judge, self.offers, self.credit = judge, offers, credit
         self.curve: list[dict[str, float]] = []
-        self.pairs: list[list[float]] = []
-        self.pair_states: list[float] = []
+        self._progress = [view.progress for view in judge.views]
+        self._scales = {progress: RewardScale() for progress in self._progress}
+        self._generator = torch.Generator().manual_seed(seed)
 
-    def play(self, number: int, full_reward: FullReward | None) -> str:
+    def play(self, number: int) -> str:
         """One episode; what to show of it."""
         offer = self.offers.draw(number)
         probabilities = self.credit.probabilities(offer.view, offer.rows)
-        kept = sample(probabilities, self.generator)
-        positions = offer.rows[kept]
-        reward = self.trials[offer.view].reward(offer.batch, positions)
-        scaled, advantage = self.scales[self.views[offer.view].progress].scaled(reward)
+        kept = sample(probabilities, self._generator)
+        reward = self.judge.reward(number, offer, offer.rows[kept])
+        scaled, advantage = self._scales[self._progress[offer.view]].scaled(reward)
         outcome = Outcome(offer.view, offer.rows, kept, reward, scaled, advantage)
         self.credit.learn(outcome)
-        if full_reward is not None and len(positions):
-            full = float(full_reward(offer.view, offer.batch.numpy(), positions.numpy()))
-            self.pairs.append([reward, finite(full, "the reward of a full update")])
-            self.pair_states.append(self.views[offer.view].progress)
         self.curve.append(self._point(number, outcome, probabilities))
         return f"reward {reward:+.4f} kept {self.curve[-1]['keep_rate']:.2f}"
 
@@ -165,20 +187,8 @@ class _Course:
             "reward_scaled": outcome.reward_scaled,
             "keep_rate": float(outcome.kept.float().mean()),
             "entropy": float(entropies.mean()),
-            "progress": self.views[outcome.view].progress,
+            "progress": self._progress[outcome.view],
         }
-
-    def learned(self) -> Learned:
-        """Means over the folds' last students."""
-        last = last_views(self.views)
-        return Learned(
-            scores=_mean([self.credit.scores(view) for view in last]),
-            filter_scores=_mean([self.states[view].filter_scores for view in last]),
-            alignment=_mean([self.states[view].alignment for view in last]),
-            curve=self.curve,
-            correlation=correlation(self.pairs, self.pair_states),
-            feature_names=self.states[0].names,
-        )
 
 
 def _mean(columns: Sequence[Tensor]) -> np.ndarray:

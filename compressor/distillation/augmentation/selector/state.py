@@ -19,6 +19,8 @@ from compressor.distillation.augmentation.selector.view import (
 from compressor.distillation.targets.term import LossTerm
 
 PROJECTED_WIDTH = 16
+FACTS = ("kd_loss", "teacher_entropy", "domain_score", "edit_ratio", "alignment")
+"""Columns that a policy of `state: facts` reads."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +59,28 @@ class State:
         return standardised(self.filter_scores[:, None])[:, 0]
 
 
-def candidate_states(views: Sequence[View], facts: CandidateFacts, terms: Sequence[LossTerm]) -> list[State]:
+def candidate_states(
+    views: Sequence[View], facts: CandidateFacts, terms: Sequence[LossTerm], *, only: Sequence[str] | None = None
+) -> list[State]:
     """The state of every candidate in every view.
 
     The student's features are reduced to their principal axes over the candidates of all views together: the policy
     is one for all views, so an axis must mean the same in each. Scales are each view's own, since losses and
     gradients shrink while a student learns. Nothing but candidates is read to standardise.
+
+    Args:
+        views: stored students.
+        facts: what else is known of their candidates.
+        terms: of the student's loss.
+        only: columns that the policy reads; None: all.
     """
     axes = principal_axes([view.candidates.features for view in views])
-    return [_state(view, facts, terms, axes) for view in views]
+    return [_state(view, facts, terms, axes, only) for view in views]
 
 
-def _state(view: View, facts: CandidateFacts, terms: Sequence[LossTerm], axes: Tensor) -> State:
+def _state(
+    view: View, facts: CandidateFacts, terms: Sequence[LossTerm], axes: Tensor, only: Sequence[str] | None
+) -> State:
     logits, teacher = _student_logits(view), present(view.candidates.teacher_logits)
     aligned, scores = alignment(view, terms), filter_scores(view)
     columns = {
@@ -81,6 +93,7 @@ def _state(view: View, facts: CandidateFacts, terms: Sequence[LossTerm], axes: T
         "edit_ratio": _column(facts.edit_ratios),
         "alignment": aligned[:, None],
     }
+    columns = {name: column for name, column in columns.items() if only is None or name in only}
     names = [
         name if column.shape[1] == 1 and name not in ("feature", "teacher", "student") else f"{name}_{index}"
         for name, column in columns.items()

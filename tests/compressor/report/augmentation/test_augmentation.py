@@ -84,8 +84,8 @@ def test_texts_that_cannot_matter_are_said_to_be_none(facts: dict[str, Any]) -> 
 def test_how_the_texts_were_made_follows_the_knobs(facts: dict[str, Any]) -> None:
     """A refill of the target alone must not read as one across domains."""
     assert view_of(facts).made == (
-        "They start from texts of the target, and 50% of them from texts of the source. In each of 1 to 3 rounds 30% "
-        "of the tokens are masked and refilled from the 20 likeliest of a masked language model (adapted to the "
+        "50% of them start from texts of the source, the others from texts of the target. In each of 1 to 3 rounds "
+        "30% of the tokens are masked and refilled from the 20 likeliest of a masked language model (adapted to the "
         "training texts). The soft label is the teacher's."
     )
     knobs, only_target = facts["knobs"], "They start from texts of the target. In"

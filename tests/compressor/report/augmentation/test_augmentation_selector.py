@@ -163,6 +163,20 @@ def test_the_chosen_share_stands_beside_keeping_everything(facts: dict[str, Any]
     )
 
 
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_a_share_that_was_given_is_not_called_a_choice(facts: dict[str, Any], share: float) -> None:
+    """Keeping everything because it was asked for says nothing of the selector."""
+    facts["selection"] |= {"share": share, "shares": [{"share": share, "kept": 10, "loss": 0.4}]}
+    assert selection_of(facts).seen[3] == f"The share that is kept was given: {share:.0%}."
+
+
+def test_whole_students_that_judged_are_named(facts: dict[str, Any]) -> None:
+    """The reward of the head and that of the whole student are not on one scale."""
+    assert "whole student" not in " ".join(selection_of(facts).seen)
+    knobs = facts["knobs"] | {"reward": "student"}
+    assert selection_of(facts | {"knobs": knobs}).seen[0] == "Every episode was judged by the whole student."
+
+
 @pytest.mark.parametrize("selector", ["random", "filter"])
 def test_a_control_says_that_the_curves_are_not_its_own(facts: dict[str, Any], selector: str) -> None:
     """A random choice beside a reward that rises would look as if chance had learned something."""

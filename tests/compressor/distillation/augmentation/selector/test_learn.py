@@ -184,6 +184,34 @@ def test_a_full_update_is_not_asked_for_where_nothing_was_kept(learn: Callable[.
     assert asked == [1] * (30 - len(empty))
 
 
+def test_the_whole_student_can_judge_every_episode(learn: Callable[..., Learned]) -> None:
+    """Catches a knob that only records: the rewards must be the student's, the head's stand beside them."""
+    fulls = iter(float(number) for number in range(1, 13))
+    found = learn(dataclasses.replace(SHORT, reward="student"), full_reward=lambda *_: next(fulls))
+    by_head = learn()
+    kept = [point for point in found.curve if point["keep_rate"] > 0.0]
+    assert [point["reward"] for point in kept] == [float(number) for number in range(1, len(kept) + 1)]
+    assert [full for _, full in found.correlation["pairs"]] == [point["reward"] for point in kept]
+    assert found.correlation["pairs"][0][0] == by_head.curve[0]["reward"]
+    assert not np.array_equal(found.scores, by_head.scores)
+
+
+def test_a_student_that_judges_must_be_there(learn: Callable[..., Learned]) -> None:
+    """Catches rewards of the head that pass for the student's."""
+    with pytest.raises(ValueError, match="reward 'student' needs full_reward"):
+        learn(dataclasses.replace(SHORT, reward="student"))
+
+
+def test_a_policy_can_be_shown_the_facts_alone(learn: Callable[..., Learned]) -> None:
+    """Catches a knob that leaves features of either model in what the policy reads."""
+    found = learn(dataclasses.replace(SHORT, state="facts"))
+    assert found.feature_names == ("kd_loss", "teacher_entropy", "domain_score", "edit_ratio", "alignment")
+    everything = learn()
+    assert set(found.feature_names) < set(everything.feature_names)
+    assert found.filter_scores.tolist() == everything.filter_scores.tolist()
+    assert not np.array_equal(found.scores, everything.scores)
+
+
 def test_a_full_reward_that_is_no_number_is_named(learn: Callable[..., Learned]) -> None:
     """Catches NaN in a report that a browser then cannot read."""
     with pytest.raises(UserError, match="the reward of a full update became nan"):
