@@ -9,7 +9,8 @@ kept: the same command continues.
 
     python -m benchmarks.l2a --data DATA --work runs/l2a
 
-What else was tried with the selector stands in `l2a_variants.yaml`; in the same folder its arms join the others:
+What else was tried stands in `l2a_variants.yaml`: a comparison of its own, in which every variant stands beside the arm
+of the same letter. Stages are shared, so what is done is not done again:
 
     python -m benchmarks.l2a --data DATA --work runs/l2a --only bank --labels 60 \
         --arms benchmarks/recipes/l2a_variants.yaml
@@ -27,7 +28,7 @@ import yaml
 
 from benchmarks.cells import DOCS, HERE, draw_rows, dtype_here, put_block
 from benchmarks.comparisons import Kept, compare_and_keep, recipe_path
-from benchmarks.label_curves import curves
+from benchmarks.label_curves import curves, variants
 from compressor.data.builtin import CORPORA
 from compressor.data.prepare import prepare
 from compressor.data.splits import TRAIN, UNLABELLED
@@ -56,7 +57,9 @@ def main(given: Sequence[str] | None = None) -> None:
     for name, rows in wanted:
         if not _compared(arguments, name, rows):
             failed.append(f"{name} with {rows}")
-        put_block(arguments.docs, f"l2a-{name}", curves(arguments.results, f"l2a_{name}"))
+        called = _called(arguments, name)
+        tables = variants(arguments.results, called, plain=_labels(ARMS)) if _is_other(arguments) else None
+        put_block(arguments.docs, called.replace("_", "-"), tables or curves(arguments.results, called))
     if failed:
         sys.exit(f"these comparisons failed: {', '.join(failed)}. The same command continues them.")
 
@@ -64,8 +67,23 @@ def main(given: Sequence[str] | None = None) -> None:
 def _compared(arguments: argparse.Namespace, name: str, rows: int) -> bool:
     announce(f"{name}: comparing the arms of {arguments.arms} with {rows} labels")
     kept = Kept(arguments.results, docs=None)
-    output = arguments.work / f"l2a_{name}-{rows}"
-    return compare_and_keep(f"l2a_{name}", _options(arguments, name, rows), output, kept, called=f"l2a_{name}_{rows}")
+    called = _called(arguments, name)
+    output = arguments.work / f"{called}-{rows}"
+    return compare_and_keep(f"l2a_{name}", _options(arguments, name, rows), output, kept, called=f"{called}_{rows}")
+
+
+def _is_other(arguments: argparse.Namespace) -> bool:
+    """Whether other arms than those of the method were asked for."""
+    return bool(arguments.arms.resolve() != ARMS.resolve())
+
+
+def _called(arguments: argparse.Namespace, name: str) -> str:
+    """The comparison of a pair; that of other arms is one of its own."""
+    return f"l2a_{name}_{arguments.arms.stem.removeprefix('l2a_')}" if _is_other(arguments) else f"l2a_{name}"
+
+
+def _labels(arms: Path) -> list[str]:
+    return list(yaml.safe_load(arms.read_text()))
 
 
 def _options(arguments: argparse.Namespace, name: str, rows: int) -> list[str]:
@@ -122,6 +140,10 @@ def _unlabelled(arguments: argparse.Namespace, name: str, recipe: Recipe) -> Pat
 def _arms(arguments: argparse.Namespace, name: str, masked_lm: Path, recipe: Recipe) -> Path:
     """The arms with that masked language model, the pair's limits, and the target's texts where they are read."""
     arms = yaml.safe_load(arguments.arms.read_text())
+    if _is_other(arguments):
+        letters = {label.split()[0] for label in arms}
+        plain = yaml.safe_load(ARMS.read_text())
+        arms = {label: arm for label, arm in plain.items() if label.split()[0] in letters} | arms
     (task,) = recipe.tasks
     for arm in arms.values():
         arm["method"] = parse_method(arm["method"])
@@ -132,7 +154,7 @@ def _arms(arguments: argparse.Namespace, name: str, masked_lm: Path, recipe: Rec
                 knobs["mlm"] = str(masked_lm.resolve())
             if method in REFILLING or "nearest" in knobs:
                 knobs |= FILTERS[name]
-    path: Path = arguments.work / f"arms-{masked_lm.name}.yaml"
+    path: Path = arguments.work / f"{arguments.arms.stem}-{masked_lm.name}.yaml"
     path.write_text(yaml.safe_dump(arms, sort_keys=False))
     return path
 

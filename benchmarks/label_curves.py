@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from scipy import stats
 from compressor.pipeline.stages import read_json
 
 JUDGED = "k l2a"
+NOTHING = "Not measured yet."
 _LETTERS = {"none": "a none", "kd": "b kd"}
 QUESTIONS = {
     "KD against labels": ("b", "a"),
@@ -37,29 +39,60 @@ def curves(results: Path, prefix: str) -> str:
     arm, the third the differences that answer the method's questions, with 95% intervals over the seeds (t, seeds - 1
     degrees of freedom; test texts are the same for all). They are not corrected for their number.
     """
-    found = {int(path.stem.rsplit("_", 1)[1]): read_json(path) for path in results.glob(f"{prefix}_*.json")}
+    found = _found(results, prefix)
     if not found:
-        return "Not measured yet."
+        return NOTHING
     columns = sorted(found)
     arms = {labels: _scores(found[labels]) for labels in columns}
     names = sorted({name for scores in arms.values() for name in scores})
-    lines = [
-        *_head("arm", columns, found),
-        *(_row(name, [_mean(arms[n].get(name)) for n in columns]) for name in names),
-    ]
-    lines += ["", *_head(f"{JUDGED} less", columns, found)]
+    lines = [*_means(found, arms, names), "", *_head(f"{JUDGED} less", columns, found)]
     others = [name for name in names if name != JUDGED]
     lines += [_row(name, [_difference(arms[n].get(JUDGED), arms[n].get(name)) for n in columns]) for name in others]
     lines += ["", *_head("question", columns, found), *_answers(arms, columns)]
-    host = found[columns[-1]]["environment"]
-    tests = {one["tasks"][task]["rows"]["test"] for one in found.values() for task in one["tasks"]}
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"Points of accuracy on {max(tests)} test texts. {host['cpu_model']}, {host['available_cpus']} CPUs.",
-        ]
+    return "\n".join([*lines, "", _measured(found)])
+
+
+def variants(results: Path, prefix: str, *, plain: Sequence[str]) -> str:
+    """Two tables in markdown: every arm's mean, and how far each variant stands from the plain arm of its letter.
+
+    Args:
+        results: folder of the kept comparisons `<prefix>_<labels>.json`.
+        prefix: of their names.
+        plain: labels of the arms that are varied; the letter of an arm is its first word.
+    """
+    found = _found(results, prefix)
+    if not found:
+        return NOTHING
+    columns = sorted(found)
+    arms = {labels: _scores(found[labels]) for labels in columns}
+    by_letter = {name.split()[0]: name for name in plain}
+    known = {*plain, *_LETTERS.values()}
+    names = sorted(
+        {name for scores in arms.values() for name in scores}, key=lambda name: (name.split()[0], name not in known)
     )
+    lines = [*_means(found, arms, names), "", *_head("variant", columns, found)]
+    for name in (name for name in names if name not in known):
+        base = by_letter[name.split()[0]]
+        lines.append(_row(f"{name} less {base}", [_difference(arms[n].get(name), arms[n].get(base)) for n in columns]))
+    return "\n".join([*lines, "", _measured(found)])
+
+
+def _found(results: Path, prefix: str) -> dict[int, dict[str, Any]]:
+    """The kept comparisons by their number of labels."""
+    paths = {path: re.fullmatch(rf"{re.escape(prefix)}_(\d+)", path.stem) for path in results.glob(f"{prefix}_*.json")}
+    return {int(match[1]): read_json(path) for path, match in paths.items() if match}
+
+
+def _means(found: Mapping[int, Any], arms: Mapping[int, Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    columns = sorted(found)
+    return [*_head("arm", columns, found), *(_row(name, [_mean(arms[n].get(name)) for n in columns]) for name in names)]
+
+
+def _measured(found: Mapping[int, Any]) -> str:
+    """On what, and where."""
+    host = found[max(found)]["environment"]
+    tests = {one["tasks"][task]["rows"]["test"] for one in found.values() for task in one["tasks"]}
+    return f"Points of accuracy on {max(tests)} test texts. {host['cpu_model']}, {host['available_cpus']} CPUs."
 
 
 def _answers(arms: Mapping[int, Mapping[str, Mapping[str, float]]], columns: Sequence[int]) -> Iterator[str]:

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from benchmarks.comparisons import recipe_path
-from benchmarks.l2a import ARMS, LABELS, MAIN, _arms, _options, _parse
-from benchmarks.label_curves import QUESTIONS, curves
+from benchmarks.l2a import ARMS, LABELS, MAIN, _arms, _called, _options, _parse
+from benchmarks.label_curves import QUESTIONS, curves, variants
 from compressor.comparison.arms import arms_from_file, with_controls
 from compressor.comparison.plan import main_comparison
 from compressor.models.masked_lm import MASKED_LM_FILE
@@ -97,6 +97,20 @@ def test_the_arms_keep_their_knobs(tmp_path: Path) -> None:
     assert found["c source labels"] == {"source": {"labels": "gold"}}
 
 
+def test_variants_stand_beside_the_arms_that_they_vary(tmp_path: Path) -> None:
+    """Catches a comparison in whose folder nothing stands to compare with, and one that overwrites the arms'."""
+    given = ["--data", "x", "--work", str(tmp_path)]
+    other = _parse([*given, "--arms", str(VARIANTS)])
+    path = _arms(other, "bank", tmp_path / "lm", load_recipe(recipe_path("l2a_bank")))
+    labels = [arm.label for arm in arms_from_file(path)]
+    varied = {label.split()[0] for label in yaml.safe_load(VARIANTS.read_text())}
+    assert {label for label in labels if label in yaml.safe_load(ARMS.read_text())} == {
+        label for label in yaml.safe_load(ARMS.read_text()) if label.split()[0] in varied
+    }
+    assert MAIN.split(":")[0] in labels
+    assert (_called(_parse(given), "bank"), _called(other, "bank")) == ("l2a_bank", "l2a_bank_variants")
+
+
 def result(scores: dict[str, list[float]]) -> dict[str, Any]:
     arms = [
         {"label": label, "tasks": {"topic": {"per_seed": {str(seed): one for seed, one in enumerate(values)}}}}
@@ -120,3 +134,17 @@ def test_curves_pair_seeds_and_give_intervals(tmp_path: Path) -> None:
     assert "| the learned choice against all refills (k less h) | +6.7 [-22.0, +35.4] | - |" in text
     assert "KD against labels" not in text
     assert curves(tmp_path, "l2a_y") == "Not measured yet."
+
+
+def test_a_variant_is_held_against_the_arm_of_its_letter(tmp_path: Path) -> None:
+    """Catches a variant of one arm beside another, and figures of the variants among those of the arms."""
+    scores = {"kd": [0.5, 0.5], "k l2a": [0.6, 0.7], "k facts alone": [0.7, 0.8], "c source labels": [0.9, 0.9]}
+    (tmp_path / "l2a_x_variants_50.json").write_text(json.dumps(result({**scores, "c and kd": [0.8, 0.7]})))
+    (tmp_path / "l2a_x_50.json").write_text(json.dumps(result({"kd": [0.1], "k l2a": [0.2]})))
+    text = variants(tmp_path, "l2a_x_variants", plain=["c source labels", "k l2a"])
+    rows = [line.split(" |")[0] for line in text.splitlines() if line.startswith("| ")]
+    assert rows[2:7] == ["| b kd", "| c source labels", "| c and kd", "| k l2a", "| k facts alone"]
+    assert rows[-2:] == ["| c and kd less c source labels", "| k facts alone less k l2a"]
+    assert "| k facts alone less k l2a | +10.0 [+10.0, +10.0] |" in text
+    assert "| b kd | 10.0 |" in curves(tmp_path, "l2a_x")
+    assert variants(tmp_path, "l2a_y_variants", plain=[]) == "Not measured yet."
