@@ -39,6 +39,7 @@ def _content(result: Mapping[str, Any]) -> dict[str, Any]:
         "is_one_seed": len(result["seeds"]) == 1,
         "comparisons": wording.comparisons_table(result),
         "cost": wording.cost_table(result),
+        "added": wording.added_table(result),
         "teachers": wording.teachers_table(result),
         "failed": result["failed"],
         "recipe": recipe_yaml(result),

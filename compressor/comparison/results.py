@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from compressor.comparison.added_texts import added_texts_of
 from compressor.comparison.answers import Scores, difference, score_cells
 from compressor.comparison.arms import Arm
 from compressor.comparison.cells import Cell, CellRun, distinct
@@ -100,6 +101,7 @@ def _arm(arm: Arm, cells: Sequence[Cell], scores: Mapping[str, Mapping[str, Scor
         "seeds": [cell.seed for cell in cells],
         "tasks": {task: spread(found[arm.label]) for task, found in scores.items() if arm.label in found},
         **{key: _mean(cost[key] for cost in costs) for key in COSTS},
+        "added": added_texts_of(cells),
     }
 
 

@@ -201,6 +201,37 @@ def _time(arm: Found) -> str:
     return duration(arm["seconds"])
 
 
+def added_table(result: Found) -> Table | None:
+    """The texts that methods added, a row per method and task; None where no method did."""
+    rows = tuple(
+        (
+            arm["label"],
+            task,
+            _range([seed["candidates"] for seed in seeds.values()]),
+            _range([seed["kept"] for seed in seeds.values()]),
+            ", ".join(f"{seed['share']:.0%}" for seed in seeds.values() if seed["share"] is not None) or MISSING,
+            ", ".join(f"{seed['rho']:.2f}" for seed in seeds.values() if seed["rho"] is not None) or MISSING,
+        )
+        for arm in result["arms"]
+        for task, seeds in arm["added"].items()
+    )
+    columns = (
+        "method",
+        "task",
+        "texts to choose from",
+        "texts read",
+        "share kept, per seed",
+        "rank correlation, per seed",
+    )
+    return Table(columns, rows, text_columns=2) if rows else None
+
+
+def _range(numbers: Sequence[int]) -> str:
+    """One number, or the least and the most of several."""
+    low, high = min(numbers), max(numbers)
+    return count(low) if low == high else f"{count(low)} to {count(high)}"
+
+
 def teachers_table(result: Found) -> Table | None:
     """The teachers, their figures and seconds; None where no arm has one."""
     rows = tuple(

@@ -74,6 +74,7 @@ def make_result(plan: Plan, scores: dict[str, dict[str, Scores]]) -> dict[str, A
                 "seconds": 190.0 if arm.label == "vote" else 61.5,
                 "parameters": 3 * 17_400_000.0 if arm.label == "vote" else 17_400_000.0,
                 "bytes": 3 * 69_600_000.0 if arm.label == "vote" else 69_600_000.0,
+                "added": {},
             }
             for arm in plan.arms
         ],

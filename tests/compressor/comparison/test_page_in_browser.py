@@ -82,3 +82,10 @@ def test_a_comparison_without_results_opens(open_page: Open, result: dict[str, A
     result["failed"] = [{"arm": "swa", "seed": 0, "error": "no room", "is_users": True}]
     tab = open_page(result)
     assert tab.get_by_text("swa, seed 0: no room").is_visible()
+
+
+def test_added_texts_are_shown_where_there_are_some(open_page: Open, result: dict[str, Any]) -> None:
+    """Prevents a heading over nothing, and figures that only the JSON has."""
+    assert open_page(result).locator("#added").count() == 0
+    result["arms"][1]["added"] = {"intent": {"0": {"candidates": 1296, "kept": 648, "share": 0.5, "rho": 0.36}}}
+    assert open_page(result).locator("#added td").all_text_contents()[-4:] == ["1,296", "648", "50%", "0.36"]

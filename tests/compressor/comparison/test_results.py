@@ -12,6 +12,7 @@ from compressor.comparison.plan import Comparison
 from compressor.comparison.results import verdict
 from compressor.comparison.statistics import Difference
 from compressor.comparison.wording import (
+    added_table,
     arms_table,
     comparison_of,
     comparisons_table,
@@ -95,3 +96,19 @@ def test_the_protocol_says_what_was_decided_late(result: dict[str, Any]) -> None
     for words in ("Post hoc", "Added when results were there: se;", "the seeds 5 and 6", "30 labelled rows"):
         assert words in said
     assert "before the first training" not in said
+
+
+def test_added_texts_have_a_row_per_method_that_reads_some(result: dict[str, Any]) -> None:
+    """Prevents a table of nothing, and a selector's share beside a method that has none."""
+    assert added_table(result) is None
+    plain = {"candidates": 1296, "kept": 1296, "share": None, "rho": None}
+    chosen = {"candidates": 700, "kept": 350, "share": 0.5, "rho": -0.04}
+    result["arms"][1]["added"] = {"intent": {"0": plain, "1": plain}}
+    result["arms"][2]["added"] = {"intent": {"0": chosen, "1": chosen | {"kept": 2100, "share": 1.0, "rho": None}}}
+    table = added_table(result)
+    assert table is not None
+    labels = [arm["label"] for arm in result["arms"]]
+    assert table.rows == (
+        (labels[1], "intent", "1,296", "1,296", "—", "—"),
+        (labels[2], "intent", "700", "350 to 2,100", "50%, 100%", "-0.04"),
+    )

@@ -12,6 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from compressor.comparison.added_texts import added_texts_of
+from compressor.comparison.cells import Cell, CellRun
 from compressor.data.leakage import text_keys
 from compressor.data.splits import ADDED, TaskData
 from compressor.distillation.augmentation.candidates import load_candidates
@@ -230,7 +232,7 @@ def test_selectors_share_the_selection_and_keep_equal_numbers(recipe: Make, stor
     assert not (pipelines[0].path(stages[0]["selection"]) / "students").exists()
 
 
-def test_a_share_that_is_given_is_kept(recipe: Make, store: StageStore) -> None:
+def test_a_share_that_is_given_is_kept(recipe: Make, store: StageStore, tmp_path: Path) -> None:
     """Catches a share that is chosen on the reward rows all the same, and students that judge no episode."""
     asked = f"{LEARNED}:share=0.5:reward=student:episodes=3"
     places = [trained(recipe(f"{asked}:selector={name}"), store) for name in ("learned", "random")]
@@ -240,6 +242,10 @@ def test_a_share_that_is_given_is_kept(recipe: Make, store: StageStore) -> None:
     made = len(load_candidates(places[0].path(stages["candidates"]) / CANDIDATES_FILE).texts)
     assert kept == [(made + 1) // 2] * 2
     assert [row["share"] for row in facts["shares"]] == [0.5]
+    runs = [CellRun(tmp_path / str(seed), store.folder, one.recipe) for seed, one in enumerate(places)]
+    cells = [Cell("l2a", seed, tmp_path, (run,)) for seed, run in enumerate(runs)]
+    counted = {"candidates": made, "kept": kept[0], "share": 0.5, "rho": facts["correlation"]["rho"]}
+    assert added_texts_of(cells) == {"topic": {"0": counted, "1": counted}}
     assert [full for _, full in facts["correlation"]["pairs"]] == [row["reward"] for row in facts["curve"]]
 
 
