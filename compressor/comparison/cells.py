@@ -20,6 +20,8 @@ from compressor.pipeline.run import RunFolder
 from compressor.pipeline.stages import Stage, needed_for
 from compressor.recipe import Recipe
 from compressor.recipe_file import changed_recipe
+from export.runners import limit_threads
+from serving.host import available_cpus
 
 CELLS_FOLDER = "cells"
 FIGURES_LINK = "figures"
@@ -74,8 +76,9 @@ class CellRun:
         return [stage for stage in needed_for(self.figures)[:-1] if not stage.name.startswith(_SHARED)]
 
     def run(self) -> None:
-        """Train and evaluate what is not there yet, and link the figures."""
-        self.run_folder.run(self.figures)
+        """Train and evaluate what is not there yet on the plan's threads, and link the figures."""
+        with limit_threads(self.recipe.training.threads or available_cpus()):
+            self.run_folder.run(self.figures)
         link = self.folder / FIGURES_LINK
         link.unlink(missing_ok=True)
         path = self.pipeline.path(self.figures)

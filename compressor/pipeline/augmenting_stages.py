@@ -6,7 +6,7 @@ methods that differ in that alone share them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ class AugmentingStages(TeacherStages):
             f"source-texts-{task}",
             1,
             self._fields(knobs, SourceKnobs, without=(*_OF_THE_LOSS, "labels")),
-            lambda folder: augmenting.gather_source_texts(folder, self._material(task, asked), knobs),
+            self._on_threads(lambda folder: augmenting.gather_source_texts(folder, self._material(task, asked), knobs)),
             {"data": self.data, **asked},
             label=f"reading the source of {task}",
         )
@@ -105,8 +105,10 @@ class AugmentingStages(TeacherStages):
             f"candidates-{task}",
             2,
             {**self._fields(knobs, RefillKnobs, without=(*_OF_THE_LOSS, "mlm_steps")), **given},
-            lambda folder: augmenting.make_candidates(
-                folder, self._material(task, asked), knobs, str(self.path(adapted)) if adapted else knobs.mlm
+            self._on_threads(
+                lambda folder: augmenting.make_candidates(
+                    folder, self._material(task, asked), knobs, str(self.path(adapted)) if adapted else knobs.mlm
+                )
             ),
             {"data": self.data, **asked, **({"masked-lm": adapted} if adapted else {})},
             label=f"making candidates for {task} by mask and refill",
@@ -126,7 +128,7 @@ class AugmentingStages(TeacherStages):
                 "max_length": self.recipe.max_length,
                 "threads": self.recipe.training.threads,
             },
-            lambda folder: self._adapt(folder, model, tasks, knobs),
+            self._on_threads(lambda folder: self._adapt(folder, model, tasks, knobs)),
             {"data": self.data},
             label="adapting a masked language model to the training texts",
         )
@@ -135,8 +137,7 @@ class AugmentingStages(TeacherStages):
         texts = augmenting.masked_lm_texts(learning.load_some(self.path(self.data), tasks))
         epochs = epochs_for(knobs.mlm_steps, len(texts))
         settings = Adaptation(epochs, self.recipe.max_length, self.recipe.seed)
-        threads = self.recipe.training.threads or available_cpus()
-        with limit_threads(threads), progress_bar("masked language model", num_steps(len(texts), epochs)) as bar:
+        with progress_bar("masked language model", num_steps(len(texts), epochs)) as bar:
             adapt_masked_lm(model, texts, settings, folder=folder, advance=bar.update)
 
     def _selection(self, task: str, knobs: L2aKnobs, candidates: Stage, methods: Mapping[str, Knobs]) -> Stage:
@@ -156,19 +157,30 @@ class AugmentingStages(TeacherStages):
                 "supervision": {name: asdict(knobs_of(supervision, name)) for name in supervision},
                 **self._training_fields(self.recipe.training, seeds, num_tasks=1),
             },
-            lambda folder: selecting.select_candidates(
-                folder,
-                selecting.Selecting.read(
-                    self._task_data(task),
-                    {role: self.path(stage) for role, stage in inputs.items()},
-                    self.recipe,
-                    supervision=supervision,
-                    knobs=knobs,
-                ),
+            self._on_threads(
+                lambda folder: selecting.select_candidates(
+                    folder,
+                    selecting.Selecting.read(
+                        self._task_data(task),
+                        {role: self.path(stage) for role, stage in inputs.items()},
+                        self.recipe,
+                        supervision=supervision,
+                        knobs=knobs,
+                    ),
+                )
             ),
             inputs,
             label=f"learning which candidates help the student of {task}",
         )
+
+    def _on_threads(self, build: Callable[[Path], None]) -> Callable[[Path], None]:
+        """The build of a stage on as many of torch's threads as a training has."""
+
+        def limited(folder: Path) -> None:
+            with limit_threads(self.recipe.training.threads or available_cpus()):
+                build(folder)
+
+        return limited
 
     def _asked_teachers(self, task: str) -> dict[str, Stage]:
         return by_role("teacher", self.teacher_members[task])

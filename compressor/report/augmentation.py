@@ -26,7 +26,7 @@ _SELECTORS = {
     "random": "chance, class by class,",
     "filter": "the fixed filter (the teacher's confidence less the student's distance from it)",
 }
-_STEPS = {
+STEPS = {
     "masked_lm": "masked language model",
     "domain": "telling the domains apart",
     "generate": "making the texts",
@@ -36,6 +36,7 @@ _STEPS = {
     "selector": "the selector's episodes",
     "choice": "choosing the share",
 }
+"""What the times of added texts are called."""
 _HISTOGRAMS = {
     "domain": ("how much a text looks like the target's, 0 to 1", "texts by domain score"),
     "edits": ("share of changed words", "texts by changed words"),
@@ -224,6 +225,6 @@ def _bins(edges: Sequence[float], candidates: Sequence[int], kept: Sequence[int]
 def _times_table(seconds: Facts) -> Table | None:
     known = {step: spent for step, spent in seconds.items() if is_known(spent)}
     total = sum(known.values())
-    rows = [(_STEPS.get(step, step.replace("_", " ")), duration(t), _share(t, total)) for step, t in known.items()]
+    rows = [(STEPS.get(step, step.replace("_", " ")), duration(t), _share(t, total)) for step, t in known.items()]
     rows.append(("together", duration(total), ""))
     return Table(("what", "time", "share"), tuple(rows), marks=(*[""] * len(known), "default")) if known else None

@@ -20,13 +20,14 @@ from compressor.distillation.augmentation.candidates import load_candidates
 from compressor.distillation.augmentation.chains import generate
 from compressor.distillation.augmentation.knobs import RefillKnobs
 from compressor.distillation.presets import label_of, parse_method
-from compressor.pipeline import augmenting
+from compressor.pipeline import augmenting, selecting
 from compressor.pipeline.added import CANDIDATES_FILE, KEPT_FILE, with_added
 from compressor.pipeline.augmentation_facts import augmentation_facts
-from compressor.pipeline.augmenting_stages import added_texts
+from compressor.pipeline.augmenting_stages import AugmentingStages, added_texts
 from compressor.pipeline.checks import check_before_training, check_with_data
 from compressor.pipeline.graph import Pipeline
 from compressor.pipeline.learning import load_data
+from compressor.pipeline.run import RunFolder
 from compressor.pipeline.selecting import SELECTION_FILE
 from compressor.pipeline.stages import Stage, StageStore, needed_for, read_json, run_stages
 from compressor.recipe import Recipe
@@ -247,6 +248,32 @@ def test_a_share_that_is_given_is_kept(recipe: Make, store: StageStore, tmp_path
     counted = {"candidates": made, "kept": kept[0], "share": 0.5, "rho": facts["correlation"]["rho"]}
     assert added_texts_of(cells) == {"topic": {"0": counted, "1": counted}}
     assert [full for _, full in facts["correlation"]["pairs"]] == [row["reward"] for row in facts["curve"]]
+
+
+def test_a_cell_and_its_stages_keep_to_their_threads(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches two cells at a time that use all CPUs each: their threads spin against one another."""
+    seen: dict[str, int] = {}
+
+    def remember(name: str) -> Callable[..., int]:
+        return lambda *_, **__: seen.setdefault(name, torch.get_num_threads())
+
+    others = torch.get_num_threads() + 2
+    asked = recipe(LEARNED, training={**TRAINING, "threads": others})
+    monkeypatch.setattr(selecting, "select_candidates", remember("selection"))
+    monkeypatch.setattr(selecting.Selecting, "read", remember("read"))
+    monkeypatch.setattr(augmenting, "make_candidates", remember("candidates"))
+    for stage in Pipeline(asked, StageStore(tmp_path)).added_stages(asked.method)["topic"].values():
+        monkeypatch.setattr(AugmentingStages, "_material", lambda *_: None)
+        monkeypatch.setattr(AugmentingStages, "_task_data", lambda *_: None)
+        stage.build(tmp_path)
+    monkeypatch.setattr(RunFolder, "run", remember("cell"))
+    run = CellRun(tmp_path / "cell", tmp_path / "stages", asked)
+    (tmp_path / "cell").mkdir()
+    run.run()
+    assert seen == dict.fromkeys(("candidates", "read", "selection", "cell"), others)
+    assert torch.get_num_threads() == others - 2
 
 
 def test_what_only_the_loss_reads_changes_no_candidate(recipe: Make, store: StageStore) -> None:
