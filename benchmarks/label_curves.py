@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from compressor.pipeline.stages import read_json
+from compressor.report.wording import number_of
 
 JUDGED = "k l2a"
 NOTHING = "Not measured yet."
@@ -33,11 +34,12 @@ QUESTIONS = {
 
 
 def curves(results: Path, prefix: str) -> str:
-    """Three tables in markdown from the kept comparisons `<prefix>_<labels>.json`; a note where there is none.
+    """Four tables in markdown from the kept comparisons `<prefix>_<labels>.json`; a note where there is none.
 
     The first has the mean test score of every arm in points, the second the paired difference of L2A to every other
     arm, the third the differences that answer the method's questions, with 95% intervals over the seeds (t, seeds - 1
-    degrees of freedom; test texts are the same for all). They are not corrected for their number.
+    degrees of freedom; test texts are the same for all). They are not corrected for their number. The fourth has what
+    the selector kept, and whether its reward ranks as the whole student's does.
     """
     found = _found(results, prefix)
     if not found:
@@ -49,6 +51,7 @@ def curves(results: Path, prefix: str) -> str:
     others = [name for name in names if name != JUDGED]
     lines += [_row(name, [_difference(arms[n].get(JUDGED), arms[n].get(name)) for n in columns]) for name in others]
     lines += ["", *_head("question", columns, found), *_answers(arms, columns)]
+    lines += ["", *_head(f"the selector of {JUDGED}, per seed", columns, found), *_selector(found)]
     return "\n".join([*lines, "", _measured(found)])
 
 
@@ -90,9 +93,10 @@ def _means(found: Mapping[int, Any], arms: Mapping[int, Mapping[str, Any]], name
 
 def _measured(found: Mapping[int, Any]) -> str:
     """On what, and where."""
-    host = found[max(found)]["environment"]
+    hosts = {(one["environment"]["cpu_model"], one["environment"]["available_cpus"]) for one in found.values()}
+    where = "; ".join(f"{model}, {number_of(cpus, 'CPU')}" for model, cpus in sorted(hosts))
     tests = {one["tasks"][task]["rows"]["test"] for one in found.values() for task in one["tasks"]}
-    return f"Points of accuracy on {max(tests)} test texts. {host['cpu_model']}, {host['available_cpus']} CPUs."
+    return f"Points of accuracy on {max(tests)} test texts. {where}."
 
 
 def _answers(arms: Mapping[int, Mapping[str, Mapping[str, float]]], columns: Sequence[int]) -> Iterator[str]:
@@ -102,6 +106,21 @@ def _answers(arms: Mapping[int, Mapping[str, Mapping[str, float]]], columns: Seq
         cells = [_difference(by_letter[n].get(one), by_letter[n].get(other)) for n in columns]
         if set(cells) != {"-"}:
             yield _row(f"{question} ({one} less {other})", cells)
+
+
+def _selector(found: Mapping[int, Mapping[str, Any]]) -> Iterator[str]:
+    """The share of the candidates that was kept and the rank correlation, seed by seed; "-" where none is known."""
+    read = {labels: _selections(result) for labels, result in found.items()}
+    shares = [", ".join(f"{one['share']:.0%}" for one in read[labels]) or "-" for labels in sorted(found)]
+    yield _row("share of the candidates kept", shares)
+    known = {labels: [one["rho"] for one in read[labels] if one["rho"] is not None] for labels in found}
+    yield _row("rank correlation", [", ".join(f"{rho:.2f}" for rho in known[n]) or "-" for n in sorted(found)])
+
+
+def _selections(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    (task,) = result["tasks"]
+    judged = [arm.get("added", {}) for arm in result["arms"] if arm["label"] == JUDGED]
+    return [one for added in judged for one in added.get(task, {}).values()]
 
 
 def _scores(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:

@@ -33,6 +33,7 @@ from compressor.progress import progress_bar
 from serving.errors import UserError
 
 COUNTS_FILE = "candidates.json"
+CHECK_FILE = "teacher_check.json"
 STARTS_FILE = "starts.npz"
 
 
@@ -44,7 +45,6 @@ class Material:
         data: the task.
         encoder: pretrained checkpoint whose features tell the domains apart.
         teachers: folders of those that answer together; empty where texts keep their own labels.
-        targets: folder of the teacher's answers to the training texts; None without teacher.
         evaluation_keys: normalised texts of the evaluation splits of all tasks, which no added text may be.
         max_length: tokens per text.
         seed: of all that is drawn.
@@ -53,7 +53,6 @@ class Material:
     data: TaskData
     encoder: str
     teachers: Sequence[Path]
-    targets: Path | None
     evaluation_keys: frozenset[str]
     max_length: int
     seed: int
@@ -67,13 +66,6 @@ class Material:
     def source_texts(self) -> list[tuple[str, ...]]:
         """The texts of its source, none where it has none."""
         return self.data.splits[SOURCE].texts if SOURCE in self.data.splits else []
-
-    def check_teacher(self) -> None:
-        """UserError for a teacher that knows less than the commonest answer."""
-        if self.targets is not None:
-            train = self.data.splits[TRAIN]
-            logits = np.load(self.targets / TARGETS_FILE)[: len(train)]
-            check_above_majority(logits, np.asarray(train.labels), self.data.task)
 
     def answered(self, candidates: Candidates) -> Candidates:
         """The candidates with the teacher's logits."""
@@ -99,9 +91,16 @@ def masked_lm_texts(data: Mapping[str, TaskData]) -> list[tuple[str, ...]]:
     ]
 
 
+def check_teacher(folder: Path, data: TaskData, targets: Path) -> None:
+    """Write how the teacher does on the labelled rows; UserError where it knows less than the commonest answer."""
+    train = data.splits[TRAIN]
+    logits = np.load(targets / TARGETS_FILE)[: len(train)]
+    error, constant = check_above_majority(logits, np.asarray(train.labels), data.task)
+    write_json(folder / CHECK_FILE, {"error": error, "best_constant": constant, "rows": len(train)})
+
+
 def gather_source_texts(folder: Path, material: Material, knobs: SourceKnobs) -> None:
     """The texts of the source, those that look most like the target's, with the teacher's answers if it has any."""
-    material.check_teacher()
     clock = Clock()
     scores = fit_domain(
         material.features(material.target_texts), material.features(material.source_texts), seed=material.seed
@@ -130,7 +129,6 @@ def make_candidates(folder: Path, material: Material, knobs: RefillKnobs, masked
 
     Interrupted, it goes on where it stopped.
     """
-    material.check_teacher()
     clock = Clock()
     source = material.source_texts if knobs.start == "both" else []
     domain = None

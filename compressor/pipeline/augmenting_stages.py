@@ -87,18 +87,18 @@ class AugmentingStages(TeacherStages):
         return {"candidates": candidates, "selection": self._selection(task, knobs, candidates, methods)}
 
     def _source_texts(self, task: str, knobs: SourceKnobs, *, has_teacher: bool) -> Stage:
-        asked = {**self._asked_teachers(task), "targets": self.targets[task]} if has_teacher else {}
+        asked = self._asked_teachers(task) if has_teacher else {}
         return Stage(
             f"source-texts-{task}",
             1,
             self._fields(knobs, SourceKnobs, without=(*_OF_THE_LOSS, "labels")),
             self._on_threads(lambda folder: augmenting.gather_source_texts(folder, self._material(task, asked), knobs)),
-            {"data": self.data, **asked},
+            {"data": self.data, **asked, **({"check": self._check(task)} if asked else {})},
             label=f"reading the source of {task}",
         )
 
     def _candidates(self, task: str, knobs: RefillKnobs) -> Stage:
-        asked = {**self._asked_teachers(task), "targets": self.targets[task]}
+        asked = self._asked_teachers(task)
         adapted = self._masked_lm(knobs) if knobs.mlm == ADAPTED else None
         given = {} if adapted else {"checkpoint": checkpoint_fingerprint(knobs.mlm)}
         return Stage(
@@ -110,8 +110,20 @@ class AugmentingStages(TeacherStages):
                     folder, self._material(task, asked), knobs, str(self.path(adapted)) if adapted else knobs.mlm
                 )
             ),
-            {"data": self.data, **asked, **({"masked-lm": adapted} if adapted else {})},
+            {"data": self.data, **asked, "check": self._check(task), **({"masked-lm": adapted} if adapted else {})},
             label=f"making candidates for {task} by mask and refill",
+        )
+
+    def _check(self, task: str) -> Stage:
+        """Stands before the expensive stages: who knows nothing is not asked about a thousand texts."""
+        inputs = {"data": self.data, "targets": self.targets[task]}
+        return Stage(
+            f"teacher-check-{task}",
+            1,
+            {},
+            lambda folder: augmenting.check_teacher(folder, self._task_data(task), self.path(inputs["targets"])),
+            inputs,
+            label=f"holding the teacher of {task} against always the same answer",
         )
 
     def _masked_lm(self, knobs: RefillKnobs) -> Stage:
@@ -148,7 +160,7 @@ class AugmentingStages(TeacherStages):
         seeds = learning.Seeds(self.recipe.seed, self.recipe.student_order_seed)
         return Stage(
             f"selection-{task}",
-            3,
+            4,
             {
                 **self._fields(knobs, L2aKnobs, without=("target_share", "tasks", *_OF_THE_CHOICE)),
                 "base": checkpoint_fingerprint(self.recipe.student_model()),
@@ -190,8 +202,7 @@ class AugmentingStages(TeacherStages):
         return augmenting.Material(
             data=self._task_data(task),
             encoder=self.recipe.student_model(),
-            teachers=[self.path(stage) for role, stage in asked.items() if role != "targets"],
-            targets=self.path(asked["targets"]) if asked else None,
+            teachers=[self.path(stage) for stage in asked.values()],
             evaluation_keys=_evaluation_keys(everything),
             max_length=self.recipe.max_length,
             seed=self.recipe.seed,

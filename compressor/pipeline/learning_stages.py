@@ -74,7 +74,8 @@ class LearningStages(AugmentingStages):
     def controls(self) -> dict[str, Stage]:
         """The same student on labels alone and, where it has a teacher and the method is another, by plain kd.
 
-        Rows, task sampling, learning rates and steps are those of the student; kd has the method's own kd knobs.
+        Labelled rows, learning rates and steps are those of the student; kd has the method's own kd knobs. Texts
+        without label, which labels alone cannot use, count for the steps and not for the sampling of tasks.
         """
         methods = self.recipe.method
         controls: dict[str, dict[str, Knobs]] = {"none": {"none": {}}}
@@ -98,7 +99,7 @@ class LearningStages(AugmentingStages):
             inputs["teacher"] = next(iter(self.teachers.values()))
         return Stage(
             f"student-{file_label_of(methods)}",
-            3,
+            4,
             {
                 "tasks": sorted(recipe.student_tasks),
                 "base": checkpoint_fingerprint(recipe.student_model()),

@@ -124,7 +124,11 @@ def result(scores: dict[str, list[float]]) -> dict[str, Any]:
 def test_curves_pair_seeds_and_give_intervals(tmp_path: Path) -> None:
     """Catches differences of means over other seeds, and an interval that is too narrow for three of them."""
     scores = {"kd": [0.5, 0.6, 0.7], "k l2a": [0.6, 0.7, 0.8], "h refilled both": [0.6, 0.5, 0.8]}
-    (tmp_path / "l2a_x_50.json").write_text(json.dumps(result(scores)))
+    measured = result(scores)
+    chosen = {"0": {"share": 0.5, "rho": 0.36}, "1": {"share": 1.0, "rho": None}}
+    measured["arms"][1]["added"] = {"topic": chosen}
+    measured["environment"]["available_cpus"] = 1
+    (tmp_path / "l2a_x_50.json").write_text(json.dumps(measured))
     (tmp_path / "l2a_x_100.json").write_text(json.dumps(result({"kd": [0.5, 0.6], "k l2a": [0.5, 0.7]})))
     text = curves(tmp_path, "l2a_x")
     assert "| arm | 50 labels, 3 seeds | 100 labels, 3 seeds |" in text
@@ -133,6 +137,9 @@ def test_curves_pair_seeds_and_give_intervals(tmp_path: Path) -> None:
     assert "| h refilled both | +6.7 [-22.0, +35.4] | - |" in text
     assert "| the learned choice against all refills (k less h) | +6.7 [-22.0, +35.4] | - |" in text
     assert "KD against labels" not in text
+    assert "| share of the candidates kept | 50%, 100% | - |" in text
+    assert "| rank correlation | 0.36 | - |" in text
+    assert text.endswith("Points of accuracy on 40 test texts. a CPU, one CPU; a CPU, 2 CPUs.")
     assert curves(tmp_path, "l2a_y") == "Not measured yet."
 
 

@@ -159,7 +159,9 @@ def test_every_command_of_the_docs_exists() -> None:
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         assert set(re.findall(r"\bmake ([a-z-]+)", _code(text))) <= targets, page
-        for script in re.findall(r"\b(benchmarks/\w+\.py|scripts/[\w-]+)", text):
+        for script in re.findall(
+            r"\b(benchmarks/\w+\.py|benchmarks/(?:results|recipes)/\w+\.\w+|scripts/[\w-]+)", text
+        ):
             assert (ROOT / script).is_file(), f"{page}: {script}"
 
 

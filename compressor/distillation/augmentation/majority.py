@@ -9,8 +9,8 @@ from serving.errors import UserError
 from serving.manifest import TaskSpec
 
 
-def check_above_majority(logits: np.ndarray, labels: np.ndarray, task: TaskSpec) -> None:
-    """UserError when the teacher errs more often on labelled rows than the best constant answer.
+def check_above_majority(logits: np.ndarray, labels: np.ndarray, task: TaskSpec) -> tuple[float, float]:
+    """The teacher's error on labelled rows and that of the best constant answer; UserError where the first is larger.
 
     An error is a wrong class; of several labels the share of wrong ones; of a number the squared distance.
 
@@ -27,6 +27,7 @@ def check_above_majority(logits: np.ndarray, labels: np.ndarray, task: TaskSpec)
             f"same answer for all of them ({best:.3f}), so it cannot label further texts. Train it longer, give it a "
             "source, or take another teacher."
         )
+    return found, best
 
 
 def error_of(answers: np.ndarray, labels: np.ndarray, task: TaskSpec) -> float:

@@ -17,13 +17,20 @@ def task(rows: int, texts: int | None = None) -> TaskData:
     return TaskData(spec, {"train": split, "validation": split, "test": split}, ("text",))
 
 
-@pytest.mark.parametrize(("rows", "expected"), [(200, 50), (100, 25), (80, 20), (60, 20), (50, 25), (40, 20)])
+@pytest.mark.parametrize(("rows", "expected"), [(200, 50), (100, 25), (80, 20), (70, 20), (60, 20), (50, 20), (40, 20)])
 def test_a_quarter_is_held_back_but_no_fewer_than_twenty(rows: int, expected: int) -> None:
     """Catches a reward that a handful of rows decides, or one that takes most of the labels."""
     (mask,) = reward_folds(task(rows))
     labels = np.arange(rows) % 2
-    assert abs(int(mask.sum()) - expected) <= 1
+    assert expected <= int(mask.sum()) <= expected + 1
     assert abs(int(mask[labels == 0].sum()) - int(mask[labels == 1].sum())) <= 1
+
+
+@pytest.mark.parametrize("rows", range(40, 83))
+def test_no_number_of_rows_has_fewer_than_twenty_or_many_more(rows: int) -> None:
+    """Catches half of fifty labels held back, where twenty of them are enough."""
+    (mask,) = reward_folds(task(rows))
+    assert 20 <= int(mask.sum()) <= 24
 
 
 @pytest.mark.parametrize("rows", [8, 20, 39])
