@@ -113,15 +113,19 @@ class Crew:
             )
 
     def _serve(self, lane: Lane) -> None:
-        """What a lane's thread does, until it is told to stop or was given up."""
+        """What a lane's thread does, until it is told to stop or was given up.
+
+        It sleeps here, where nothing of its last call is left: one that nobody wakes would keep a swapped bundle.
+        """
         try:
             while self._turn(lane):
-                pass
+                if lane.call is None:
+                    lane.sleep()
         except Exception:
             logger.exception("a lane broke; the watchdog replaces it")
 
     def _turn(self, lane: Lane) -> bool:
-        """Hand in the last call, and take and run the next one, or sleep; False at the lane's end.
+        """Hand in the last call, and take and run the next one if there is one; False at the lane's end.
 
         The event loop is told last: it wakes at once, and should find the interpreter lock free.
         """
@@ -139,9 +143,7 @@ class Crew:
             if done is not None and done.outcome.is_broken:
                 self.fail_all(LaneFailed("the model fails on every text"))
             return False
-        if call is None:
-            lane.sleep()
-        else:
+        if call is not None:
             self._gather(call)
             self._run(call)
         return True

@@ -209,6 +209,23 @@ def test_the_old_bundle_is_freed_with_its_last_answer(bundle_folder: Path, make:
     assert old() is None
 
 
+def test_lanes_that_nobody_wakes_keep_no_bundle(bundle_folder: Path, make: Make) -> None:
+    """With little traffic the last lanes of a burst sleep for hours: a model in memory for each swap before."""
+    engine = make("int8", lanes=4)
+    old = weakref.ref(engine.bundle)
+
+    async def scene() -> None:
+        await asyncio.gather(*(engine.answer(_work("refund", "thanks")) for _ in range(50)))
+        await engine.swap(Bundle.load(bundle_folder, "int8"))
+
+    _play(scene())
+    end = time.monotonic() + 5
+    while old() is not None and time.monotonic() < end:
+        gc.collect()
+        time.sleep(0.01)
+    assert old() is None
+
+
 def test_a_refused_swap_leaves_the_old_bundle_in_service(bundle_folder: Path, make: Make) -> None:
     """An update that fails must not be an outage."""
     engine = make("fp32", batch=4)
