@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from serving.bundle import Bundle
@@ -22,6 +24,14 @@ Texts = tuple[tuple[str, ...], ...]
 _VISIBLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 
+class _Facts(NamedTuple):
+    """What answers say of their bundle; the reference is weak, for a swapped one is to leave memory."""
+
+    bundle: Callable[[], Bundle | None]
+    model: ModelInfo
+    headers: tuple[Header, ...]
+
+
 class Answering:
     """Hands texts to the engine on behalf of every protocol."""
 
@@ -32,7 +42,7 @@ class Answering:
         self.limits = settings.limits
         self._metrics = metrics
         self._keys = keys
-        self._known: tuple[Bundle | None, ModelInfo, tuple[Header, ...]] = (None, ModelInfo("", "", ""), ())
+        self._known = _Facts(lambda: None, ModelInfo("", "", ""), ())
 
     async def answer(
         self, request: Request, texts: Texts, tasks: tuple[str, ...] | None, timeout_seconds: float | None = None
@@ -72,7 +82,7 @@ class Answering:
 
     def model(self, bundle: Bundle) -> ModelInfo:
         """Name, version and precision of a bundle."""
-        return self._facts(bundle)[1]
+        return self._facts(bundle).model
 
     def headers(self, request: Request, answered: Answered) -> tuple[Header, ...]:
         """`server-timing` (milliseconds) and the model's name, version and precision."""
@@ -81,17 +91,17 @@ class Answering:
             f"queue;dur={answered.queue_seconds * 1e3:.3f}, tokenise;dur={answered.tokenise_seconds * 1e3:.3f}, "
             f"run;dur={answered.run_seconds * 1e3:.3f}, total;dur={total * 1e3:.3f}"
         )
-        return ((b"server-timing", timing.encode()), *self._facts(answered.bundle)[2])
+        return ((b"server-timing", timing.encode()), *self._facts(answered.bundle).headers)
 
-    def _facts(self, bundle: Bundle) -> tuple[Bundle | None, ModelInfo, tuple[Header, ...]]:
-        if self._known[0] is not bundle:
+    def _facts(self, bundle: Bundle) -> _Facts:
+        if self._known.bundle() is not bundle:
             model = ModelInfo(bundle.manifest.name, bundle.manifest.version, bundle.artifact.precision)
             headers = (
                 (b"x-model-name", _in_header(model.name)),
                 (b"x-model-version", _in_header(model.version)),
                 (b"x-model-precision", _in_header(model.precision)),
             )
-            self._known = (bundle, model, headers)
+            self._known = _Facts(weakref.ref(bundle), model, headers)
         return self._known
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 from serving.answers import answer, answer_rows
 from serving.bundle import Bundle
 from serving.engine.contract import Expired, LaneFailed, NotReady, Overloaded, State
-from serving.engine.dummy import DummyEngine
+from serving.engine.dummy import DummyEngine, dummy_bundle
 from serving.errors import BundleError
 from serving.manifest import TaskSpec, TaskType
 from serving.operations.front import Front
@@ -92,6 +94,18 @@ def test_answers_name_their_model_their_times_and_their_request(call: Caller) ->
     assert re.fullmatch(
         f"queue;dur={number}, tokenise;dur={number}, run;dur={number}, total;dur={number}", headers["server-timing"]
     )
+
+
+def test_a_swapped_bundle_is_not_kept_for_the_headers_of_its_answers(make_call: Callable[..., Caller]) -> None:
+    """Until the next request comes, which may be for hours, there would be two models in memory."""
+    engine = DummyEngine()
+    call = make_call(engine)
+    assert call.post("/v1/predict", {"text": "refund"}).headers["x-model-version"] == "1"
+    old = weakref.ref(engine.bundle)
+    engine.bundle = dummy_bundle(version="2")
+    gc.collect()
+    assert old() is None
+    assert call.post("/v1/predict", {"text": "refund"}).headers["x-model-version"] == "2"
 
 
 def test_a_name_beyond_ascii_cannot_break_the_answers_head(
