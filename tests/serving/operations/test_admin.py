@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from serving.bundle import Bundle
-from serving.engine.dummy import DummyEngine, dummy_bundle
+from serving.engine.dummy import DUMMY_TASK, DummyEngine, dummy_bundle
 from serving.errors import UserError
 from serving.operations.admin import AdminApp, read_token
 from serving.operations.front import Front
 from serving.operations.swap import Swapper
 
 TOKEN = "a-token-of-enough-characters"
+AUTHORISED = (b"authorization", f"Bearer {TOKEN}".encode())
 
 
 class SwappableEngine(DummyEngine):
@@ -42,19 +46,28 @@ class Admin:
         self.front = Front()
         self.drains = 0
         self.loaded: list[Path] = []
+        self.is_loading, self.may_load = threading.Event(), threading.Event()
+        self.may_load.set()
         self.app = AdminApp(TOKEN, self.front, Swapper(self.front, self._load), self._drain)
 
     def _load(self, folder: Path) -> Bundle:
         self.loaded.append(folder)
         if folder.name == "bad":
             raise UserError("golden example 0 gives other logits")
-        return dummy_bundle(version="2")
+        self.is_loading.set()
+        assert self.may_load.wait(30)
+        labels = ("other", "labels") if folder.name == "relabelled" else DUMMY_TASK.labels
+        return dummy_bundle([msgspec.structs.replace(DUMMY_TASK, labels=labels)], version="2")
 
     def _drain(self) -> None:
         self.drains += 1
 
     def call(self, method: str, path: str, body: bytes = b"", token: str | None = f"Bearer {TOKEN}") -> Any:
         """(status, JSON, headers) of one request, its body in two pieces."""
+        return asyncio.run(self.ask(method, path, body, token))
+
+    async def ask(self, method: str, path: str, body: bytes = b"", token: str | None = f"Bearer {TOKEN}") -> Any:
+        """As `call`, in a loop that runs already."""
         headers = [] if token is None else [(b"authorization", token.encode())]
         scope = {"type": "http", "method": method, "path": path, "headers": headers}
         received: list[Mapping[str, Any]] = [
@@ -69,9 +82,10 @@ class Admin:
         async def send(message: Mapping[str, Any]) -> None:
             sent.append(message)
 
-        asyncio.run(self.app(scope, receive, send))
+        await self.app(scope, receive, send)
         start, content = sent
         assert dict(start["headers"])[b"content-length"] == str(len(content["body"])).encode()
+        assert dict(start["headers"])[b"connection"] == b"close", "a kept connection holds up the end of the process"
         return start["status"], json.loads(content["body"]), dict(start["headers"])
 
 
@@ -107,6 +121,37 @@ def test_a_swap_says_what_happened(admin: Admin) -> None:
     assert body["load"]["lanes"] == 1
 
 
+@pytest.mark.parametrize("token", [f"bearer {TOKEN}", f"BEARER {TOKEN}", f"Bearer  {TOKEN} "])
+def test_the_scheme_is_read_in_any_case(admin: Admin, token: str) -> None:
+    """HTTP's schemes have no case: a client library that writes it small is not a stranger."""
+    assert admin.call("GET", "/admin/status", token=token)[0] == 200
+
+
+def test_only_a_caller_who_allows_changes_gets_them(admin: Admin) -> None:
+    """Allowed to nobody, new labels need a restart; allowed to everybody, they come as a surprise."""
+    status, body, _ = admin.call("POST", "/admin/swap", b'{"bundle": "/models/relabelled"}')
+    assert (status, body["outcome"], body["serving"]["version"]) == (409, "refused", "1")
+    status, body, _ = admin.call("POST", "/admin/swap", b'{"bundle": "/models/relabelled", "allow_changes": true}')
+    assert (status, body["outcome"], body["serving"]["version"]) == (200, "swapped", "2")
+
+
+def test_a_second_swap_at_a_time_is_told_so(admin: Admin) -> None:
+    """As a failure of the server it would be tried again at once, by every deployment script."""
+
+    async def both() -> tuple[Any, Any]:
+        admin.may_load.clear()
+        first = asyncio.create_task(admin.ask("POST", "/admin/swap", b'{"bundle": "/models/new"}'))
+        await asyncio.to_thread(admin.is_loading.wait, 30)
+        try:
+            second = await admin.ask("POST", "/admin/swap", b'{"bundle": "/models/newer"}')
+        finally:
+            admin.may_load.set()
+        return await first, second
+
+    (first, _, _), (second, body, _) = asyncio.run(both())
+    assert (first, second, body["error"]["code"]) == (200, 409, "swap_in_progress")
+
+
 def test_drain_is_passed_on(admin: Admin) -> None:
     """An orchestrator without signals has no other way."""
     assert admin.call("POST", "/admin/drain")[0] == 202
@@ -133,18 +178,56 @@ def test_every_refusal_is_json_with_a_code(
     assert not admin.loaded
 
 
+def test_a_body_that_breaks_off_is_no_order(admin: Admin) -> None:
+    """What has come so far may be a whole request, but another one than was meant."""
+    scope = {"type": "http", "method": "POST", "path": "/admin/swap", "headers": [AUTHORISED]}
+    received: list[Mapping[str, Any]] = [
+        {"type": "http.request", "body": b'{"bundle": "/models/new"}', "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    sent: list[Mapping[str, Any]] = []
+
+    async def receive() -> Mapping[str, Any]:
+        return received.pop(0)
+
+    async def send(message: Mapping[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(admin.app(scope, receive, send))
+    assert (sent[0]["status"], admin.loaded) == (400, [])
+
+
+def test_only_http_is_spoken(admin: Admin) -> None:
+    """A web socket has no method, and no answer that it would understand."""
+
+    async def never(*message: Any) -> Any:
+        raise AssertionError("nothing is read or said")
+
+    scope = {"type": "websocket", "path": "/admin/drain", "headers": [AUTHORISED]}
+    with pytest.raises(RuntimeError, match="not websocket"):
+        asyncio.run(admin.app(scope, never, never))
+    assert admin.drains == 0
+
+
 def test_a_starting_server_has_a_status_and_no_swap() -> None:
     """The first question of an operator is why the server is not ready yet."""
+    before = time.monotonic()
     admin = Admin()
     status, body, _ = admin.call("GET", "/admin/status")
     assert (status, body["state"], body["serving"]) == (200, "starting", None)
+    assert 0 <= body["uptime_seconds"] <= time.monotonic() - before
     status, body, _ = admin.call("POST", "/admin/swap", b'{"bundle": "x"}')
     assert (status, body["error"]["code"]) == (503, "not_ready")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"short\n", "at least 16"), (b"two words, sixteen", "one word"), (b"\xff", "read")],
+    [
+        (b"short\n", "at least 16"),
+        (b"x" * 15 + b"\n", "at least 16"),
+        (b"two words, sixteen", "one word"),
+        (b"\xff", "read"),
+    ],
 )
 def test_a_poor_token_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     """An empty file would make the empty token the right one."""
@@ -155,3 +238,5 @@ def test_a_poor_token_is_refused(tmp_path: Path, content: bytes, message: str) -
         read_token(tmp_path / "none")
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     assert read_token(tmp_path / "token") == TOKEN
+    (tmp_path / "token").write_text("x" * 16)
+    assert read_token(tmp_path / "token") == "x" * 16
