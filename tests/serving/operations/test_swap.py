@@ -9,13 +9,16 @@ import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
+import serving.operations.swap
 from serving.bundle import Bundle
 from serving.engine.contract import NotReady
 from serving.engine.dummy import DummyEngine
+from serving.errors import UserError
 from serving.manifest import Manifest, TaskSpec
 from serving.operations.front import Front
 from serving.operations.swap import SwapInProgress, Swapper, visible_changes
@@ -127,10 +130,53 @@ def test_only_one_swap_runs_at_a_time(front: Front, newer: Path) -> None:
     asyncio.run(both())
 
 
-def test_a_server_that_is_loading_cannot_be_swapped(newer: Path) -> None:
-    """The first load would overwrite the swap's result when it ends."""
+def test_a_server_that_is_loading_cannot_be_swapped(bundle_folder: Path, newer: Path) -> None:
+    """The first load would overwrite the swap's result when it ends; and a swap that came too early blocks no other."""
+    front, loaded = Front(), []
+
+    def load(folder: Path) -> Bundle:
+        loaded.append(folder)
+        return Bundle.load(folder)
+
+    swapper = Swapper(front, load)
     with pytest.raises(NotReady):
-        asyncio.run(Swapper(Front(), Bundle.load).swap(newer))
+        asyncio.run(swapper.swap(newer))
+    assert loaded == [], "a second model in memory beside the one that is being loaded"
+    front.open(SwappableEngine(Bundle.load(bundle_folder)))
+    assert asyncio.run(swapper.swap(newer)).outcome == "swapped"
+
+
+def test_what_the_engine_refuses_is_refused_with_its_reason(
+    front: Front, newer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bundle that the warm-up finds unfit is called swapped, or is a failure of ours, while the old one serves."""
+
+    async def refuse(new_bundle: Bundle) -> None:
+        raise UserError("a neighbour changes the answers")
+
+    monkeypatch.setattr(front.engine, "swap", refuse)
+    result = asyncio.run(Swapper(front, Bundle.load).swap(newer))
+    assert (result.outcome, result.reason) == ("refused", "a neighbour changes the answers")
+    assert (result.serving.version, result.previous) == ("1", None)
+
+
+def test_the_seconds_of_loading_are_not_those_of_the_hand_over(
+    front: Front, newer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow disk would be read as requests that stood still during the swap."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(serving.operations.swap, "time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    def load(folder: Path) -> Bundle:
+        clock.now += 5.0
+        return Bundle.load(folder)
+
+    async def hand_over(new_bundle: Bundle) -> None:
+        clock.now += 0.25
+
+    monkeypatch.setattr(front.engine, "swap", hand_over)
+    result = asyncio.run(Swapper(front, load).swap(newer))
+    assert (result.load_seconds, result.flip_seconds) == (5.0, 0.25)
 
 
 def manifest(front: Front, *tasks: TaskSpec, **inputs: object) -> Manifest:
@@ -156,6 +202,15 @@ def test_every_change_that_callers_notice_is_named(front: Front) -> None:
         changes = visible_changes(old, new)
         assert len(changes) == len(words)
         assert words[0] in changes[0]
+
+
+def test_a_thousand_labels_do_not_fill_the_answer(front: Front) -> None:
+    """The reason is read by people, in a log line and in a terminal."""
+    intent, *others = front.bundle.manifest.tasks
+    many = msgspec.structs.replace(intent, labels=tuple(f"label {number}" for number in range(1000)))
+    (change,) = visible_changes(front.bundle.manifest, manifest(front, many, *others))
+    assert "label 0, label 1" in change
+    assert len(change) < 300
 
 
 def test_what_callers_do_not_notice_is_no_change(front: Front) -> None:
