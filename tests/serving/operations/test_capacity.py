@@ -35,11 +35,13 @@ def test_lanes_fill_the_smaller_of_affinity_and_quota(quota: Path, monkeypatch: 
     assert "16 CPU" in chosen.reason
     assert "6.5" in chosen.reason
     assert choose_capacity(ServerSettings(), quota).lanes == 6
+    assert choose_capacity(ServerSettings(threads=4), quota).lanes == 1, "the rest of the CPUs is no whole lane"
 
 
 def test_settings_win_and_say_so(quota: Path) -> None:
     """A measured number must not be corrected behind its owner's back."""
     assert choose_capacity(ServerSettings(lanes=9), quota) == Capacity(9, 1, "as the settings say")
+    assert choose_capacity(ServerSettings(lanes=2, device="cuda"), quota).lanes == 2
 
 
 def test_there_is_always_one_lane(quota: Path) -> None:
@@ -49,7 +51,9 @@ def test_there_is_always_one_lane(quota: Path) -> None:
 
 def test_a_gpu_has_one_compute_lane(quota: Path) -> None:
     """Calls on one GPU wait for one another; lanes would only multiply its memory."""
-    assert choose_capacity(ServerSettings(device="cuda"), quota).lanes == 1
+    chosen = choose_capacity(ServerSettings(device="cuda", threads=3), quota)
+    assert (chosen.lanes, chosen.threads) == (1, 3)
+    assert "cuda" in chosen.reason
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="there is no affinity here")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -176,6 +177,30 @@ def test_a_connection_in_the_queue_is_served_after_the_listener_refuses_new_ones
                     assert early.recv(5) == b"hello"
 
     asyncio.run(main())
+
+
+class WithoutFilters(socket.socket):
+    """A listener on a kernel that cannot drop its packets."""
+
+    def setsockopt(self, *option: Any) -> None:
+        """Refuse, as other systems do."""
+        raise OSError(92, "Protocol not available")
+
+
+def test_where_packets_cannot_be_dropped_the_end_goes_on() -> None:
+    """On another system the drain would break off just before it answers what has begun."""
+    with WithoutFilters() as listener:
+        asyncio.run(refuse_new([listener]))
+
+
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="there is no IPv6 here")
+def test_an_ipv6_address_is_listened_on_and_shown_as_a_url() -> None:
+    """Without brackets the port reads as a part of the address, and what is printed opens nowhere."""
+    with listen("::1", 0) as listener:
+        port = listener.getsockname()[1]
+        assert url_of(listener) == f"http://[::1]:{port}"
+        with socket.create_connection(("::1", port), timeout=5):
+            pass
 
 
 def test_an_address_that_is_not_to_be_had_is_the_users_to_mend() -> None:
