@@ -70,6 +70,8 @@ def test_only_known_keys_are_answered(make_call: Callable[..., Caller], keys_fil
     assert call.post("/v1/predict", text, authorization="Bearer open sesame").status == 200
     assert call.post("/v1/predict", text, authorization="bearer open sesame").status == 200
     assert call.post("/v1/predict", text, x_api_key="open sesame").status == 200
+    assert call.post("/v1/predict", text, authorization="Bearer  open sesame ").status == 200
+    assert call.post("/v1/predict", text, x_api_key=" open sesame ").status == 200
     for headers in ({}, {"authorization": "Bearer wrong"}, {"x_api_key": ""}, {"authorization": "Basic open sesame"}):
         refused = call.post("/v1/predict", text, **headers)
         assert (refused.status, refused.json["error"]["code"]) == (401, "unauthorised")
@@ -112,6 +114,44 @@ def test_a_key_without_tokens_left_waits_for_them(keys_file: Path) -> None:
     clock.now += 5.1
     with ring.spend(request, [("word",)]):
         request.tokens = 1
+
+
+def spend(ring: KeyRing, key: str, tokens: int) -> None:
+    """One answered request of so many tokens."""
+    request = request_with(key)
+    request.key = ring.find(request)
+    with ring.spend(request, [("word",)]):
+        request.tokens = tokens
+
+
+def test_a_key_that_was_idle_for_long_has_no_more_than_its_burst(keys_file: Path) -> None:
+    """A night of saved tokens, spent in the morning at once, is the load that the rate was to prevent."""
+    clock = Clock()
+    ring = KeyRing(keys_file, clock=clock)
+    clock.now += 100 * BURST_SECONDS
+    spend(ring, "slow", int(10 * BURST_SECONDS))
+    with pytest.raises(HttpError, match="10 tokens per second"):
+        spend(ring, "slow", 1)
+
+
+def test_a_spent_key_waits_even_where_it_owes_nothing(keys_file: Path) -> None:
+    """Exactly nothing left would else be endless credit: nothing to wait for, and nothing is taken."""
+    ring = KeyRing(keys_file, clock=Clock())
+    spend(ring, "slow", int(10 * BURST_SECONDS))
+    with pytest.raises(HttpError) as refused:
+        spend(ring, "slow", 1)
+    assert dict(refused.value.headers) == {b"retry-after": b"1"}
+
+
+def test_time_fills_the_bucket_once(keys_file: Path) -> None:
+    """Counted again at each request, a caller who asks often enough has no rate."""
+    clock = Clock()
+    ring = KeyRing(keys_file, clock=clock)
+    spend(ring, "slow", int(10 * BURST_SECONDS))
+    clock.now += 1.0
+    spend(ring, "slow", 10)
+    with pytest.raises(HttpError):
+        spend(ring, "slow", 1)
 
 
 def test_parallel_requests_cannot_overtake_the_count(keys_file: Path) -> None:
@@ -163,6 +203,58 @@ def test_a_changed_file_is_in_force_without_a_restart(tmp_path: Path) -> None:
     assert ring.find(request_with("slow")) is batch
 
 
+def test_a_changed_rate_is_in_force_without_a_restart(tmp_path: Path) -> None:
+    """A caller who is being slowed down would keep the old rate, and the log would say that the file was read."""
+    clock = Clock()
+    file = write(tmp_path / "keys", line("web", "x", "10"), line("batch", "y"), stamp=1000)
+    ring = KeyRing(file, default_rate=3.0, clock=clock)
+    write(file, line("web", "x", "20"), line("batch", "y"), line("new", "z"), stamp=2000)
+    clock.now += 2
+    found = [ring.find(request_with(key)) for key in ("x", "y", "z")]
+    assert [key and key.rate for key in found] == [20.0, 3.0, 3.0]
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["another size", "another file"])
+def test_a_change_is_seen_even_with_the_old_time(tmp_path: Path, replaced: bool) -> None:
+    """A deployment that copies the times with the files would leave a leaked key alive."""
+    clock = Clock()
+    file = write(tmp_path / "keys", line("web", "old"), stamp=1000)
+    ring = KeyRing(file, clock=clock)
+    if replaced:
+        write(tmp_path / "other", line("web", "new"), stamp=1000).replace(file)
+    else:
+        write(file, line("web", "new"), "# rotated", stamp=1000)
+    clock.now += 2
+    assert ring.find(request_with("new")) is not None
+
+
+def test_the_file_is_looked_at_once_a_second_and_read_once_a_change(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A thousand requests per second would else write a thousand lines per second about one mistake."""
+    clock = Clock()
+    file = write(tmp_path / "keys", line("web", "old"), stamp=1000)
+    ring = KeyRing(file, clock=clock)
+    write(file, line("web", "old"), line("batch", "slow"), stamp=2000)
+    with caplog.at_level(logging.WARNING, "serving.http.keys"):
+        for _ in range(5):
+            clock.now += 2
+            ring.find(request_with("old"))
+        assert len(caplog.records) == 1
+        file.unlink()
+        for _ in range(3):
+            clock.now += 2
+            for _ in range(10):
+                ring.find(request_with("old"))
+    assert len(caplog.records) == 1 + 3
+
+
+def test_a_hash_is_known_in_capitals_too(tmp_path: Path) -> None:
+    """Some tools print it so."""
+    written = f"web {hashlib.sha256(b'open sesame').hexdigest().upper()}"
+    assert KeyRing(write(tmp_path / "keys", written)).find(request_with("open sesame")) is not None
+
+
 @pytest.mark.parametrize("breakage", ["a line", "gone", "bytes"])
 def test_a_bad_file_keeps_the_old_keys_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, breakage: str
@@ -183,7 +275,8 @@ def test_a_bad_file_keeps_the_old_keys_and_says_so(
 
 @pytest.mark.parametrize(
     "content",
-    ["web", "web 1234", "web " + "g" * 64, "web " + "a" * 64 + " -1", "web " + "a" * 64 + " nan", "a b c d"],
+    ["web", "web 1234", "web " + "g" * 64, "a b c d"]
+    + [f"web {'a' * 64} {rate}" for rate in ("-1", "0", "nan", "inf", "ten")],
 )
 def test_a_bad_file_at_the_start_names_its_line(tmp_path: Path, content: str) -> None:
     """A line that is skipped in silence is a caller who is locked out, or one without a rate."""
@@ -204,5 +297,6 @@ def test_a_made_key_fits_its_line(tmp_path: Path) -> None:
     assert found is not None
     assert (found.name, found.rate) == ("web", 5.0)
     assert key not in made
-    with pytest.raises(UserError, match="one word"):
-        make_key("two words")
+    for name in ("two words", "", " web", "web#1"):
+        with pytest.raises(UserError, match="one word"):
+            make_key(name)

@@ -68,3 +68,5 @@ def test_what_is_just_allowed_is_allowed() -> None:
         with pytest.raises(HttpError) as refused:
             check_texts((("abc", "abc"), ("abc",)), max_texts, max_characters)
         assert (refused.value.status, refused.value.code) == (413, "too_large")
+    with pytest.raises(HttpError, match="text 1 has 4 characters"):
+        check_texts((("abc", "abc"), ("abc", "abcd")), 2, 3)
