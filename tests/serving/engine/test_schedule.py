@@ -212,6 +212,24 @@ def test_doomed_work_gives_way_to_other_work_only() -> None:
     assert not expired
 
 
+def test_a_long_text_among_short_ones_takes_its_time_on_any_number_of_lanes() -> None:
+    """One text never runs on two lanes: by the mean of its texts the request would look as if it could be in time."""
+    scheduler = Scheduler(8)
+    doomed = Ticket.of([10, 1000], 0.05, "model", ALONE)
+    other = Ticket.of([10], 99.0, "model", ALONE)
+    scheduler.add(doomed)
+    scheduler.add(other)
+    item, expired = scheduler.take(0.0)
+    assert item is other.items[0]
+    assert expired == [doomed]
+
+
+@pytest.mark.parametrize(("num_texts", "is_small"), [(1, True), (SMALL_TEXTS, True), (SMALL_TEXTS + 1, False)])
+def test_a_request_is_small_up_to_its_bound(num_texts: int, is_small: bool) -> None:
+    """A list that just counts as small would wait behind every large batch."""
+    assert [item.is_small for item in Ticket.of([10] * num_texts, 99.0, "model", ALONE).items] == [is_small] * num_texts
+
+
 def test_one_hiccup_does_not_turn_the_prediction_over() -> None:
     """One call that takes a second would else refuse all traffic for many calls."""
     scheduler = Scheduler(1)
