@@ -32,7 +32,8 @@ MAX_PIPELINED = 64
 SWEEP_SECONDS = 0.25
 REFUSED_SECONDS = 1.0
 """How long a connection too many may be silent before it is closed."""
-_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+_UPGRADE = re.compile(rb"(\r\n|\A)upgrade:", re.IGNORECASE)
+"""At the start of what comes, too: some clients send a head line by line."""
 _REASONS = {
     400: ("Bad Request", "invalid_http", "this is no HTTP request"),
     408: ("Request Timeout", REQUEST_TIMEOUT, "the request did not arrive in time"),
@@ -244,7 +245,7 @@ class AnswerTransport(asyncio.Transport):
 def _without_upgrade(data: bytes) -> bytes:
     """Rename an upgrade header: nothing is offered here, and the parser would skip the request's body for it."""
     head, end, rest = data.partition(b"\r\n\r\n")
-    return _UPGRADE.sub(b"\r\nignored:", head) + end + rest
+    return _UPGRADE.sub(rb"\1ignored:", head) + end + rest
 
 
 def _cancel(cycle: RequestResponseCycle, reason: str) -> bool:

@@ -95,11 +95,15 @@ def test_pipelined_requests_are_answered_in_order(server: RunningServer, engine:
 
 
 def test_endless_pipelining_is_cut_off(server: RunningServer, engine: DummyEngine) -> None:
-    """Requests that wait behind a slow one are memory that nobody has counted."""
+    """Requests that wait behind a slow one are memory that nobody has counted; as many as are allowed are answered."""
     engine.delay_seconds = 0.3
     with server.connect() as client:
-        client.sendall(post() * (MAX_PIPELINED + 10))
+        client.sendall(post() * (MAX_PIPELINED + 1))
         assert is_reset_or_closed(client)
+    engine.delay_seconds = 0.005
+    with server.connect() as client:
+        client.sendall(post() * MAX_PIPELINED)
+        assert {status for status, _ in read_answers(client, MAX_PIPELINED)} == {200}
 
 
 def test_a_huge_head_is_refused(server: RunningServer) -> None:
@@ -163,8 +167,34 @@ def test_an_upgrade_that_is_not_offered_is_ignored(server: RunningServer) -> Non
         assert read_answers(client, 1)[0][0] == 200
 
 
-def test_a_client_that_leaves_cancels_its_work(server: RunningServer, engine: DummyEngine) -> None:
-    """Computed for nobody, the answers of half of the clients cost the other half theirs."""
+def test_an_upgrade_that_comes_in_pieces_is_ignored_too(server: RunningServer) -> None:
+    """A client that sends its head line by line would be told that its body is empty."""
+    line_by_line = post(BODY, "/v1/predict", "connection: Upgrade", "upgrade: h2c").partition(b"upgrade: h2c")
+    within_the_name = b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgr", b"ade: h2c\r\n\r\n"
+    for head, *rest in (line_by_line, within_the_name):
+        with server.connect() as client:
+            client.sendall(head)
+            time.sleep(0.1)
+            client.sendall(b"".join(rest))
+            assert read_answers(client, 1)[0][0] == 200
+
+
+def test_many_requests_are_no_huge_head(server: RunningServer) -> None:
+    """Counted together, the requests of a busy connection would be refused after some seconds."""
+    with server.connect() as client:
+        for _ in range(3):
+            client.sendall(post(json.dumps({"text": "x" * (MAX_HEAD_BYTES // 3)}).encode()))
+            assert read_answers(client, 1)[0][0] == 200
+        client.sendall(post()[:20])
+        time.sleep(0.1)
+        client.sendall(post()[20:])
+        assert read_answers(client, 1)[0][0] == 200
+
+
+def test_a_client_that_leaves_cancels_its_work(
+    server: RunningServer, engine: DummyEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Computed for nobody, the answers of half of the clients cost the other half theirs; and it is no error."""
     engine.delay_seconds = 30.0
     clients = [server.connect() for _ in range(5)]
     for client in clients:
@@ -173,7 +203,9 @@ def test_a_client_that_leaves_cancels_its_work(server: RunningServer, engine: Du
     for client in clients:
         client.close()
     wait_for(lambda: engine.cancelled == 5)
+    wait_for(lambda: not server.server.server_state.tasks)
     assert len(engine.received) == 5
+    assert caplog.records == []
 
 
 def test_one_connection_too_many_is_told_so(server: RunningServer) -> None:
@@ -186,6 +218,8 @@ def test_one_connection_too_many_is_told_so(server: RunningServer) -> None:
             answer = read_all(client)
         assert answer.startswith(b"HTTP/1.1 429 ")
         assert b"retry-after: 1" in answer
+        held[-1].sendall(post())
+        assert read_answers(held[-1], 1)[0][0] == 200, "the last one that is allowed"
     finally:
         for client in held:
             client.close()

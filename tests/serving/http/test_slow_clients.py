@@ -45,10 +45,16 @@ def test_a_slow_body_is_cut_off_and_told_why(server: RunningServer, engine: Dumm
     assert engine.received == []
 
 
-@pytest.mark.parametrize("drip", [b"", b"\r\n"], ids=["silence", "blank lines"])
-def test_a_connection_that_asks_nothing_is_closed(server: RunningServer, drip: bytes) -> None:
-    """Neither silence nor blank lines may keep a place."""
+@pytest.mark.parametrize(
+    ("first", "drip"),
+    [(b"", b""), (b"", b"\r\n"), (post(), b"\r\n")],
+    ids=["silence", "blank lines", "blank lines after an answer"],
+)
+def test_a_connection_that_asks_nothing_is_closed(server: RunningServer, first: bytes, drip: bytes) -> None:
+    """Neither silence nor blank lines may keep a place, on a new connection or on one that was answered."""
     with server.connect() as client:
+        client.sendall(first)
+        read_answers(client, 1 if first else 0)
         start = time.monotonic()
         client.settimeout(0.05)
         while time.monotonic() - start < 3:
@@ -77,9 +83,11 @@ def test_an_idle_connection_is_kept_for_its_time_and_then_closed(server: Running
 
 
 def test_a_slow_answer_is_no_slow_request(server: RunningServer, engine: DummyEngine) -> None:
-    """The limits are the client's; the model's time has its own."""
-    engine.delay_seconds = 1.0
+    """The limits are the client's; the model's time has its own, also where the connection was idle before."""
     with server.connect() as client:
+        client.sendall(post())
+        assert read_answers(client, 1)[0][0] == 200
+        engine.delay_seconds = 1.0
         client.sendall(post())
         assert read_answers(client, 1)[0][0] == 200
 
