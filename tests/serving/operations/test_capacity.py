@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from serving.bundle import Bundle
 from serving.operations.capacity import Capacity, choose_capacity
+from serving.operations.server import open_engine
 from serving.operations.settings import ServerSettings
 
 PRINT_LANES = """
@@ -54,6 +56,16 @@ def test_a_gpu_has_one_compute_lane(quota: Path) -> None:
     chosen = choose_capacity(ServerSettings(device="cuda", threads=3), quota)
     assert (chosen.lanes, chosen.threads) == (1, 3)
     assert "cuda" in chosen.reason
+
+
+def test_the_engine_gets_the_capacity_and_what_suits_its_device(bundle_folder: Path) -> None:
+    """Tokenisers beside lanes on a CPU take time from them; a GPU that tokenises in its one lane stands still."""
+    bundle, capacity = Bundle.load(bundle_folder), Capacity(3, 2, "")
+    settings = open_engine(bundle, capacity, ServerSettings(stall_seconds=7.0)).settings
+    assert (settings.lanes, settings.threads, settings.stall_seconds) == (3, 2, 7.0)
+    on_gpu = open_engine(bundle, capacity, ServerSettings(device="cuda")).settings
+    assert settings.tokenisers == 0 < on_gpu.tokenisers
+    assert settings.batch_tokens < on_gpu.batch_tokens
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="there is no affinity here")

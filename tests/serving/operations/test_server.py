@@ -13,10 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from serving.bundle import Bundle
 from serving.errors import UserError
+from serving.manifest import read_manifest
 from serving.operations.server import serve
 from serving.operations.settings import load_settings
 
@@ -107,6 +109,23 @@ def test_a_slow_request_is_answered_before_the_end(serve_toy: Callable[..., Any]
     assert server.process.wait(30) == 0
 
 
+def test_a_stuck_request_holds_the_end_up_for_the_drain_and_no_longer(serve_toy: Callable[..., Any]) -> None:
+    """Whoever supervises the process kills it otherwise, and with it the answers that were on their way."""
+    server = serve_toy("stall_seconds=60", "grace_seconds=0", "drain_seconds=0.5")
+    replies: list[tuple[int, Any, float]] = []
+    caller = threading.Thread(target=lambda: replies.append(server.predict("please please please", 30_000)))
+    caller.start()
+    while server.call("/admin/status")[1]["load"]["running"] == 0:
+        time.sleep(0.01)
+    start = time.monotonic()
+    assert server.stop() == 0, server.errors
+    assert 0.5 <= time.monotonic() - start < 8
+    caller.join(30)
+    status, body, _ = replies[0]
+    assert (status, body["error"]["code"]) == (503, "not_ready")
+    assert "1 request(s) were not answered within drain_seconds" in server.errors
+
+
 def test_a_second_signal_ends_at_once(serve_toy: Callable[..., Any]) -> None:
     """Whoever presses Ctrl-C twice does not want to wait for a stuck request."""
     server = serve_toy("grace_seconds=30")
@@ -123,6 +142,30 @@ def test_the_admin_port_drains_too(serve_toy: Callable[..., Any]) -> None:
     server = serve_toy("grace_seconds=0.1")
     assert server.call("/admin/drain", {})[0] == 202
     assert server.process.wait(30) == 0
+
+
+def test_the_limits_of_the_settings_hold_in_the_process(serve_toy: Callable[..., Any]) -> None:
+    """Tested against an application alone, a limit that never reaches the process is one that nobody has."""
+    server = serve_toy("queue_tokens=20", "limits.header_seconds=0.3", "limits.idle_seconds=0.6")
+    status, body, _ = server.predict(["refund"] * 20)
+    assert (status, "at most 20 may wait" in body["error"]["message"]) == (422, True)
+    for sent, answer in ((b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n", b"200"), (b"GET /livez HTT", b"408")):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=3) as client:
+            client.sendall(sent)
+            received = b""
+            while chunk := client.recv(65_536):
+                received += chunk
+            assert received.startswith(b"HTTP/1.1 " + answer)
+
+
+def test_a_model_that_did_not_pass_is_served_with_a_warning(
+    serve_toy: Callable[..., Any], bundle_folder: Path, edit_manifest: Callable[..., None]
+) -> None:
+    """Whoever starts it has not always read the bundle's own README."""
+    fp32, int8 = read_manifest(bundle_folder).artifacts
+    edit_manifest(bundle_folder, artifacts=(fp32, msgspec.structs.replace(int8, passed=False)))
+    assert "warning: model.int8.onnx did not pass every gate" in serve_toy("precision=int8").errors
+    assert "warning" not in serve_toy().errors
 
 
 def test_a_damaged_bundle_refuses_to_start_in_one_line(serve_toy: Callable[..., Any], bundle_folder: Path) -> None:
