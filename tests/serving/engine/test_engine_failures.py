@@ -190,6 +190,27 @@ def test_cancelled_work_never_reaches_the_model(make: Make, trouble: Any) -> Non
     assert (load.queued_texts, load.queued_tokens, load.requests) == (0, 0, 0)
 
 
+def test_an_answer_that_crosses_with_its_callers_leave_is_no_error(make: Make) -> None:
+    """A traceback for each client that hangs up at the last moment buries those that matter."""
+    engine = make("int8", lanes=1)
+    errors: list[Any] = []
+
+    async def scene() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context))
+        task = asyncio.ensure_future(engine.answer(_work("refund")))
+        await asyncio.sleep(0)
+        while engine.load().requests:
+            time.sleep(0.005)  # the loop stands still: the answer is on its way to it
+        time.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0)
+
+    _play(scene())
+    assert errors == []
+
+
 def test_chaos_ends_every_request_in_time_and_leaks_no_thread(make: Make, trouble: Any) -> None:
     """Everything at once, as in a bad night: each request still ends, and the engine still answers after it."""
     engine = make(lanes=4, stall_seconds=0.15)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import socket
 import time
+from collections.abc import Callable
+from typing import ClassVar
 
 import pytest
 
 from serving.engine.dummy import DummyEngine
-from serving.http.protocol_limits import MAX_HEAD_BYTES, MAX_PIPELINED
+from serving.http.protocol_limits import MAX_HEAD_BYTES, MAX_PIPELINED, AnswerTransport
+from serving.operations.settings import Limits
 from tests.serving.http.conftest import RunningServer
 from tests.serving.http.wire import BODY, QUICK, is_reset_or_closed, post, read_all, read_answers, wait_for
 
@@ -94,6 +99,14 @@ def test_pipelined_requests_are_answered_in_order(server: RunningServer, engine:
     assert [answer["logits"][0]["topic"][1] for _, answer in answers] == [float(number + 1) for number in range(1, 11)]
 
 
+def test_a_connection_is_read_on_after_pipelined_requests_without_bodies(server: RunningServer) -> None:
+    """While some wait, nothing more is read; one that nobody reads again hangs with all that is sent on it."""
+    with server.connect() as client:
+        for _ in range(2):
+            client.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n" * 3)
+            assert [status for status, _ in read_answers(client, 3)] == [200] * 3
+
+
 def test_endless_pipelining_is_cut_off(server: RunningServer, engine: DummyEngine) -> None:
     """Requests that wait behind a slow one are memory that nobody has counted; as many as are allowed are answered."""
     engine.delay_seconds = 0.3
@@ -110,14 +123,30 @@ def test_a_huge_head_is_refused(server: RunningServer) -> None:
     """The parser keeps what it has until the head is complete."""
     with server.connect() as client:
         client.sendall(b"GET /livez HTTP/1.1\r\nx: ")
-        try:
-            for _ in range(20):
-                client.sendall(b"y" * (MAX_HEAD_BYTES // 4))
-                time.sleep(0.01)
-            answer = read_all(client)
-        except ConnectionError:
-            answer = b""
-    assert answer == b"" or answer.startswith(b"HTTP/1.1 431 ")
+        time.sleep(0.1)
+        client.sendall(b"y" * (MAX_HEAD_BYTES + 1))
+        assert read_all(client).startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_body_of_nothing_but_chunk_sizes_is_cut_off(
+    run_server: Callable[..., RunningServer], engine: DummyEngine
+) -> None:
+    """What stands around the bytes of a body counts in no limit on the body."""
+    server = run_server(engine, Limits(header_seconds=3.0, body_bytes=1000))
+    with server.connect() as client:
+        client.sendall(b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        time.sleep(0.05)
+        with contextlib.suppress(ConnectionError):
+            client.sendall(b"1;" + b"e" * 2 * MAX_HEAD_BYTES)
+        assert is_reset_or_closed(client)
+
+
+def test_what_is_no_http_is_no_answer_to_the_request_before_it(server: RunningServer, engine: DummyEngine) -> None:
+    """The client takes the first answer that comes for that of its first request."""
+    engine.delay_seconds = 0.2
+    with server.connect() as client:
+        client.sendall(post() + b"garbage\r\n\r\n")
+        assert is_reset_or_closed(client)
 
 
 def test_a_body_that_is_too_large_is_told_so_at_once(server: RunningServer) -> None:
@@ -157,6 +186,21 @@ def test_an_answer_leaves_in_one_piece(server: RunningServer) -> None:
             client.sendall(post())
             head, _, body = client.recv(65_536).partition(b"\r\n\r\n")
             assert f"content-length: {len(body)}".encode() in head
+
+
+def test_a_head_leaves_with_its_body_on_any_event_loop() -> None:
+    """One event loop joins what is written in one turn, another sends every piece at once."""
+
+    class Written(asyncio.Transport):
+        pieces: ClassVar[list[bytes]] = []
+
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            self.pieces.append(bytes(data))
+
+    answers = AnswerTransport(Written())
+    answers.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    answers.write(b"body")
+    assert Written.pieces == [b"HTTP/1.1 200 OK\r\n\r\nbody"]
 
 
 def test_an_upgrade_that_is_not_offered_is_ignored(server: RunningServer) -> None:
@@ -218,6 +262,7 @@ def test_one_connection_too_many_is_told_so(server: RunningServer) -> None:
             answer = read_all(client)
         assert answer.startswith(b"HTTP/1.1 429 ")
         assert b"retry-after: 1" in answer
+        assert b"connection: close" in answer
         held[-1].sendall(post())
         assert read_answers(held[-1], 1)[0][0] == 200, "the last one that is allowed"
     finally:

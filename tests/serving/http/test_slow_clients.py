@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import time
+from collections.abc import Callable
 
 import pytest
 
 from serving.engine.dummy import DummyEngine
+from serving.http import protocol_limits
+from serving.operations.settings import Limits
 from tests.serving.http.conftest import RunningServer
-from tests.serving.http.wire import post, read_all, read_answers
+from tests.serving.http.wire import QUICK, post, read_all, read_answers, wait_for
 
 
 @pytest.fixture
 def engine() -> DummyEngine:
     """Answers with the number of words times the number of the label."""
     return DummyEngine()
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections are looked at fifty times a second."""
+    monkeypatch.setattr(protocol_limits, "SWEEP_SECONDS", 0.02)
 
 
 def test_a_slow_head_is_cut_off_and_told_why(server: RunningServer) -> None:
@@ -43,6 +54,14 @@ def test_a_slow_body_is_cut_off_and_told_why(server: RunningServer, engine: Dumm
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"request_timeout" in answer
     assert engine.received == []
+
+
+def test_a_slow_body_behind_an_answer_is_told_why_too(server: RunningServer) -> None:
+    """Mistaken for the request before it, which is answered, it would be cut off without a word."""
+    with server.connect() as client:
+        client.sendall(post() + post(b'{"te', length=1000))
+        assert read_answers(client, 1)[0][0] == 200
+        assert read_all(client).startswith(b"HTTP/1.1 408 ")
 
 
 @pytest.mark.parametrize(
@@ -94,12 +113,61 @@ def test_a_slow_answer_is_no_slow_request(server: RunningServer, engine: DummyEn
 
 @pytest.mark.parametrize("sent", [20, len(post()) - 3], ids=["half a head", "half a body"])
 def test_half_a_request_behind_a_slow_answer_loses_neither(
-    server: RunningServer, engine: DummyEngine, sent: int
+    server: RunningServer, engine: DummyEngine, sent: int, often: None
 ) -> None:
-    """The second one is late only when the first one is answered: closing for it would lose the first."""
+    """The second one's time begins when the first one is answered: closing for it earlier would lose the first."""
     engine.delay_seconds = 0.8
     with server.connect() as client:
         client.sendall(post() + post()[:sent])
         assert read_answers(client, 1)[0][0] == 200
+        time.sleep(0.1)
         client.sendall(post()[sent:])
         assert read_answers(client, 1)[0][0] == 200
+
+
+def test_connections_are_watched_again_after_a_moment_without_any(
+    run_server: Callable[..., RunningServer], engine: DummyEngine, often: None
+) -> None:
+    """The watch ends with the last connection: without a new one, no limit would hold from the first quiet night on."""
+    server = run_server(engine, QUICK)
+    with server.connect() as client:
+        client.sendall(post())
+        read_answers(client, 1)
+    wait_for(lambda: not server.server.server_state.connections)
+    time.sleep(0.1)
+    with server.connect() as client:
+        client.sendall(b"GET /livez HTT")
+        assert read_all(client).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_silent_connection_too_many_is_closed_early(
+    run_server: Callable[..., RunningServer], engine: DummyEngine, often: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As patient as with the others, the server would hold two times as many connections as it may."""
+    monkeypatch.setattr(protocol_limits, "REFUSED_SECONDS", 0.1)
+    server = run_server(engine, Limits(connections=1, header_seconds=60.0))
+    with server.connect() as held, server.connect() as client:
+        assert read_all(client) == b""
+        held.sendall(post())
+        assert read_answers(held, 1)[0][0] == 200
+
+
+def test_a_client_that_reads_late_is_no_client_that_does_not_read(server: RunningServer, often: None) -> None:
+    """A moment's pause long ago would else end the connection, under a request that has just been sent."""
+    connections = server.server.server_state.connections
+    server.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)  # the kernel is to hold little
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        client.connect(("127.0.0.1", server.port))
+        client.settimeout(5)
+        number = 0
+        while not any(connection.flow.write_paused for connection in connections):
+            client.sendall(post(json.dumps({"text": ["x"] * 1000}).encode()))
+            number += 1
+            time.sleep(0.01)
+        read_answers(client, number)
+        start = time.monotonic()
+        while time.monotonic() - start < 0.6:
+            client.sendall(post())
+            assert read_answers(client, 1)[0][0] == 200
+            time.sleep(0.05)
