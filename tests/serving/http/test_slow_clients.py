@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -154,7 +155,7 @@ def test_a_silent_connection_too_many_is_closed_early(
 
 def test_a_client_that_reads_late_is_no_client_that_does_not_read(server: RunningServer, often: None) -> None:
     """A moment's pause long ago would else end the connection, under a request that has just been sent."""
-    connections = server.server.server_state.connections
+    connections: Any = server.server.server_state.connections
     server.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)  # the kernel is to hold little
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)

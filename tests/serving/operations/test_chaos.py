@@ -107,9 +107,13 @@ def test_liveness_ends_when_lanes_cannot_be_replaced_any_more(serve_toy: Callabl
             break
     assert seen[0] == 200
     assert seen[-1] == 503
+    failed = time.monotonic()
     assert server.call("/readyz")[0] == 503
     assert server.predict("thanks", DEADLINE_MS)[0] == 500
     assert server.process.wait(20) == 1
+    assert time.monotonic() - failed > 3, "probes and clients are told for a while, or they see a crash"
+    assert server.stop() == 1
+    assert server.errors.count("the engine has failed") == 1
 
 
 def test_a_server_outlives_its_model_file(serve_toy: Callable[..., Any], bundle_folder: Path) -> None:
