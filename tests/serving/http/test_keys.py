@@ -275,8 +275,8 @@ def test_a_bad_file_keeps_the_old_keys_and_says_so(
 
 @pytest.mark.parametrize(
     "content",
-    ["web", "web 1234", "web " + "g" * 64, "a b c d"]
-    + [f"web {'a' * 64} {rate}" for rate in ("-1", "0", "nan", "inf", "ten")],
+    ["other", "other 1234", "other " + "g" * 64, "a b c d"]
+    + [f"other {'a' * 64} {rate}" for rate in ("-1", "0", "nan", "inf", "ten")],
 )
 def test_a_bad_file_at_the_start_names_its_line(tmp_path: Path, content: str) -> None:
     """A line that is skipped in silence is a caller who is locked out, or one without a rate."""
