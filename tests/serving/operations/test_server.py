@@ -139,8 +139,12 @@ def test_a_second_signal_ends_at_once(serve_toy: Callable[..., Any]) -> None:
 
 def test_the_admin_port_drains_too(serve_toy: Callable[..., Any]) -> None:
     """Where signals cannot be sent, a drain over HTTP must be the same drain."""
-    server = serve_toy("grace_seconds=0.1")
+    server = serve_toy("grace_seconds=1.0")
     assert server.call("/admin/drain", {})[0] == 202
+    seen = [server.call("/readyz")[0]]
+    while 503 not in seen:
+        seen.append(server.call("/readyz")[0])
+    assert server.predict("refund")[0] == 200, "the grace is not left out"
     assert server.process.wait(30) == 0
 
 
