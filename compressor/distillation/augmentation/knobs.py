@@ -134,6 +134,7 @@ class L2aKnobs(RefillKnobs):
             a hundred times as much.
         state: what the policy sees of a candidate: "all", or the "facts" alone: the student's distance from the
             teacher, the teacher's entropy, domain score, share of changed words and alignment.
+        prior: how the policy starts: as the fixed "filter", or "even": every candidate is as likely.
         share: of the candidates that is kept, in (0, 1]; None: chosen on the reward rows.
     """
 
@@ -151,6 +152,7 @@ class L2aKnobs(RefillKnobs):
         "head", "student: every episode with the whole student, a hundred times as long"
     )
     state: Literal["all", "facts"] = knob("all", "what the policy sees; facts: no features, no answers of either model")
+    prior: Literal["filter", "even"] = knob("filter", "how the policy starts; even: every candidate is as likely")
     share: float | None = knob(None, "of the candidates that is kept, in (0, 1]; default: chosen on the reward rows")
 
     name = "l2a"

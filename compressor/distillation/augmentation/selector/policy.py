@@ -17,10 +17,11 @@ HIDDEN_WIDTH = 64
 class Policy(nn.Module):
     """pi(keep | state) = sigmoid(scale * filter + MLP(state) + bias), the filter's scores standardised.
 
-    The last layer of the MLP is 0 at first, the scale 1 and the bias 0: texts are kept in the filter's order.
+    The last layer of the MLP and the bias are 0 at first. With a scale of 1 texts are kept in the filter's order, with
+    0 each as often as any other.
     """
 
-    def __init__(self, num_features: int, *, seed: int) -> None:
+    def __init__(self, num_features: int, *, seed: int, scale: float = 1.0) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         first = _layer(num_features, HIDDEN_WIDTH, generator)
@@ -28,7 +29,7 @@ class Policy(nn.Module):
         last = _layer(HIDDEN_WIDTH, 1, generator)
         nn.init.zeros_(last.weight)
         self.layers = nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), last)
-        self.scale = nn.Parameter(torch.ones(()))
+        self.scale = nn.Parameter(torch.full((), scale))
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, features: Tensor, standard_filter: Tensor) -> Tensor:
@@ -57,7 +58,8 @@ class PolicyLearner:
     def __init__(self, states: Sequence[State], settings: L2aKnobs, *, seed: int) -> None:
         self.states = states
         self.entropy_weight = settings.entropy
-        self.policy = Policy(states[0].features.shape[1], seed=seed)
+        scale = 1.0 if settings.prior == "filter" else 0.0
+        self.policy = Policy(states[0].features.shape[1], seed=seed, scale=scale)
         self._filters = [state.standard_filter for state in states]
         self._optimizer = torch.optim.Adam(self.policy.parameters(), lr=settings.learning_rate)
 

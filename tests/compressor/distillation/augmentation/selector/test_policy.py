@@ -54,6 +54,14 @@ def test_the_policy_starts_as_the_fixed_filter(state: State) -> None:
     assert float(state.filter_scores.std()) > 0.1
 
 
+def test_the_policy_can_start_without_an_order(state: State) -> None:
+    """Catches a prior that the knob does not take away: the filter's order would be in every choice."""
+    learner = PolicyLearner([state], L2aKnobs(prior="even"), seed=0)
+    assert learner.scores(0).tolist() == [0.5] * len(state.filter_scores)
+    learner.descend(learner.log_odds(0, torch.tensor([0]))[0])
+    assert float(learner.policy.scale.detach()) != 0.0
+
+
 def test_a_new_policy_differs_by_its_seed_alone_and_draws_nothing_global(
     random_states: Callable[[], list[bytes]],
 ) -> None:
