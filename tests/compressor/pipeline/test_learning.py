@@ -9,6 +9,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from compressor.data.batches import tokenise
 from compressor.data.splits import TaskData
@@ -17,7 +19,8 @@ from compressor.models.initialise import from_teacher, max_tokens, skeleton
 from compressor.models.predict import predict_logits
 from compressor.models.teacher import import_teacher, teacher_logits
 from compressor.pipeline.checks import check_before_training
-from compressor.recipe import Recipe, TeacherSettings
+from compressor.pipeline.learning import Seeds, TrainingContext, train_teacher
+from compressor.recipe import Recipe, TeacherSettings, TrainingSettings
 from serving.errors import UserError
 
 
@@ -77,3 +80,22 @@ def test_a_task_may_have_the_name_of_a_module_attribute(
     import_teacher(tmp_path, TeacherSettings(model=str(checkpoint()), train=False), task)
     logits = teacher_logits(tmp_path, toy_data.splits["test"].texts, task, max_length=32)
     assert logits.shape == (24, 3)
+
+
+def test_a_teacher_goes_on_from_an_earlier_training(
+    toy_data: TaskData, checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Catches a teacher that reads its source's rows first and then begins anew with the pretrained weights."""
+    model = str(checkpoint())
+
+    def taught(name: str, rate: float, start: Path | None = None) -> dict[str, Tensor]:
+        settings = TrainingSettings(steps=3, batch_size=8, dtype="fp32", threads=1, learning_rate=rate)
+        context = TrainingContext(settings, 32, Seeds(0, 0))
+        (tmp_path / name).mkdir()
+        train_teacher(tmp_path / name, {"topic": toy_data}, model, context, start=start)
+        return load_checkpoint(tmp_path / name).state_dict()
+
+    source, alone = taught("source", 1e-3), taught("alone", 1e-12)
+    both = taught("both", 1e-12, tmp_path / "source")
+    torch.testing.assert_close(both, source, rtol=0, atol=1e-9)
+    assert any(not torch.allclose(tensor, alone[name], rtol=0, atol=1e-4) for name, tensor in both.items())
