@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from compressor.pipeline.augmentation_facts import augmentation_facts
 from compressor.pipeline.augmenting_stages import AugmentingStages, added_texts
 from compressor.pipeline.checks import check_before_training, check_with_data
 from compressor.pipeline.graph import Pipeline
-from compressor.pipeline.learning import load_data
+from compressor.pipeline.learning import TARGETS_FILE, load_data
 from compressor.pipeline.run import RunFolder
 from compressor.pipeline.selecting import SELECTION_FILE
 from compressor.pipeline.stages import Stage, StageStore, needed_for, read_json, run_stages
@@ -223,7 +225,9 @@ def test_selectors_share_the_selection_and_keep_equal_numbers(recipe: Make, stor
     stages = [pipeline.added_stages(pipeline.recipe.method)["topic"] for pipeline in pipelines]
     assert len({stage["selection"].folder_name for stage in stages}) == 1
     assert len({pipeline.student.folder_name for pipeline in pipelines}) == 3
-    kept = [next(iter(pipeline.added_places(pipeline.recipe.method).values())).kept() for pipeline in pipelines]
+    places = [pipeline.added_places(pipeline.recipe.method)["topic"] for pipeline in pipelines]
+    assert [place.selector for place in places] == ["learned", "random", "filter"]
+    kept = [place.kept() for place in places]
     balance = [np.bincount(np.argmax(np.asarray(one.logits), axis=1), minlength=2).tolist() for one in kept]
     assert balance[0] == balance[1] == balance[2]
     facts = read_json(pipelines[0].path(stages[0]["selection"]) / SELECTION_FILE)
@@ -487,17 +491,22 @@ def test_a_checkpoint_without_masked_lm_is_said_before_training(
         check_before_training(recipe("refill", teacher={"model": str(checkpoint())}, student={"layers": 1}))
 
 
-def test_a_teacher_below_the_majority_is_refused(recipe: Make, tmp_path: Path) -> None:
-    """Catches a useless teacher whose answers label a thousand texts, and one that is found after the costly stages."""
-    store = StageStore(tmp_path)
-    pipeline = Pipeline(recipe(f"refill:{SHORT}"), store)
-    run_stages(store, needed_for(pipeline.targets["topic"]))
+@pytest.mark.parametrize("method", ["source", f"refill:{SHORT}", LEARNED], ids=["source", "refill", "l2a"])
+def test_a_teacher_below_the_majority_is_refused(method: str, recipe: Make, store: StageStore, tmp_path: Path) -> None:
+    """Catches a useless teacher whose answers label a thousand texts, by whichever way these were found."""
+    taught = Pipeline(recipe(method), store)
+    run_stages(store, needed_for(taught.targets["topic"]))
+    pipeline = Pipeline(taught.recipe, StageStore(tmp_path))
+    for stage in needed_for(pipeline.targets["topic"]):
+        shutil.copytree(taught.path(stage), pipeline.path(stage))
     train = load_data(pipeline.path(pipeline.data))["topic"].splits["train"]
     wrong = np.eye(2, dtype=np.float32)[1 - np.asarray(train.labels)]
-    np.save(pipeline.path(pipeline.targets["topic"]) / "targets.npy", wrong)
-    with pytest.raises(UserError, match="so it cannot label further texts"):
-        run_stages(store, needed_for(pipeline.student))
-    assert not list(tmp_path.glob("masked-lm*"))
+    np.save(pipeline.path(pipeline.targets["topic"]) / TARGETS_FILE, wrong)
+    with pytest.raises(UserError, match="so it cannot label further texts") as caught:
+        run_stages(pipeline.store, needed_for(pipeline.student))
+    assert "\n" not in str(caught.value)
+    assert not pipeline.store.is_done(candidates_stage(pipeline))
+    assert not list(tmp_path.glob("masked-lm*")), "the costly stages come after the check"
 
 
 def test_the_teacher_reads_the_source_as_the_recipe_says(recipe: Make, store: StageStore, tmp_path: Path) -> None:
@@ -522,8 +531,8 @@ def test_the_teacher_reads_the_source_as_the_recipe_says(recipe: Make, store: St
         run_stages(store, needed_for(pipeline.teachers["topic"]))
         steps[name] = load_file(pipeline.path(pipeline.teachers["topic"]) / "model.safetensors")
     assert {len(rows) for rows in [load_data(first.path(first.data))["topic"].splits["train"].texts]} == {20}
-    names = list(steps["none"])
-    assert any(not torch.equal(steps["none"][name], steps["together"][name]) for name in names)
+    for one, other in itertools.combinations(steps.values(), 2):
+        assert any(not torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
 def test_added_texts_are_none_without_such_a_method() -> None:
