@@ -7,18 +7,20 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from compressor.data.splits import TaskData
+from compressor.data.splits import ADDED, Split, TaskData
 from compressor.distillation.presets import PRESETS, parse_method_text
 from compressor.distillation.trainer import MARKER, DistillationTrainer, newest_checkpoint
 from compressor.distillation.training import TrainingJob, _tokens, _validate, train
 from compressor.recipe import TrainingSettings
 
+TrainerOf = Callable[[TrainingJob], DistillationTrainer]
 FAST = TrainingSettings(epochs=2, learning_rate=1e-3, batch_size=8, dtype="fp32", device="cpu", threads=1)
 
 
@@ -47,42 +49,46 @@ def test_kd_of_weight_zero_is_the_control_bit_for_bit(job: Callable[..., Trainin
 
 
 @pytest.mark.parametrize("sizes", [[4], [1, 1, 1, 1], [2, 2], [3, 1]])
+@pytest.mark.parametrize("text", ["kd:alpha=0.5", "l2a:weight=0.5", "bam+l2a:weight=0.5"])
 def test_accumulated_micro_batches_equal_one_batch(
-    job: Callable[..., TrainingJob], sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    text: str, sizes: list[int], with_added: TaskData, job: Callable[..., TrainingJob], trainer_of: TrainerOf
 ) -> None:
     """Catches a loss scaled by the number of micro-batches, and an unequal last one that counts too much."""
-    found: dict[str, torch.Tensor] = {}
-    prepared = job({"kd": {"alpha": 0.5}}, FAST.model_copy(update={"batch_size": 1}), dropout=False)
-    trainer = trainer_of(prepared, tmp_path, monkeypatch)
-    examples = [trainer.loader.dataset[index] for index in (0, 50, 95, 100)]
-    whole = trainer.loader.collate_fn(examples)
+    trainer = trainer_of(job(text, FAST.model_copy(update={"batch_size": 1}), dropout=False, data=with_added))
+    trainer.state.global_step = trainer.args.max_steps // 2
+    examples = [trainer.loader.dataset[index] for index in (0, 110, 100, 115)]  # own, added, without label, added
     ends = np.cumsum(sizes)
-    parts = [trainer.loader.collate_fn(examples[end - size : end]) for end, size in zip(ends, sizes, strict=True)]
-    for name, batches in (("whole", [whole]), ("parts", parts)):
-        trainer.model.zero_grad()
-        count = trainer._get_num_items_in_batch(batches, torch.device("cpu"))
-        losses = [trainer.training_step(trainer.model, batch, count) for batch in batches]
-        norm = torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1e9)
-        found[name] = torch.stack([torch.stack(losses).sum(), norm])
-    torch.testing.assert_close(found["whole"], found["parts"])
+    parts = [examples[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+    torch.testing.assert_close(loss_and_norm(trainer, [examples]), loss_and_norm(trainer, parts))
 
 
-def trainer_of(job: TrainingJob, folder: Path, monkeypatch: pytest.MonkeyPatch) -> DistillationTrainer:
-    """The trainer that `train` would run, stopped before its first step."""
-    caught: list[DistillationTrainer] = []
+def test_added_rows_weigh_gamma_in_a_training_step(
+    with_added: TaskData, job: Callable[..., TrainingJob], trainer_of: TrainerOf
+) -> None:
+    """Catches a training that no longer tells added rows from own ones: every gamma but 0 would be 1."""
+    whole, quarter = (trainer_of(job(f"l2a:weight={weight}", dropout=False, data=with_added)) for weight in (1, 0.25))
+    rows = range(len(whole.loader.dataset))
+    own, added = rows[100:104], rows[-4:]
+    alone = [loss_and_norm(whole, [[whole.loader.dataset[row] for row in some]])[0] for some in (own, added)]
+    both = loss_and_norm(quarter, [[quarter.loader.dataset[row] for row in (*own, *added)]])[0]
+    torch.testing.assert_close(both, (alone[0] + 0.25 * alone[1]) / 2)
 
-    class Caught(Exception):
-        pass
 
-    def stop(self: DistillationTrainer, _folder: Path) -> None:
-        self.create_optimizer()
-        caught.append(self)
-        raise Caught
+@pytest.fixture
+def with_added(toy_data: TaskData) -> TaskData:
+    """The toy task with 12 added texts behind its 108 own ones."""
+    added = Split(toy_data.splits["test"].texts[:12])
+    return dataclasses.replace(toy_data, splits={**toy_data.splits, ADDED: added})
 
-    monkeypatch.setattr(DistillationTrainer, "resume_or_start", stop)
-    with pytest.raises(Caught):
-        train(job, folder)
-    return caught[0]
+
+def loss_and_norm(trainer: DistillationTrainer, parts: list[list[Any]]) -> torch.Tensor:
+    """Loss and gradient norm of an optimizer step whose micro-batches have these examples."""
+    trainer.model.zero_grad()
+    batches = [trainer.loader.collate_fn(part) for part in parts]
+    count = trainer._get_num_items_in_batch(batches, torch.device("cpu"))
+    losses = [trainer.training_step(trainer.model, batch, count) for batch in batches]
+    norm = torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1e9)
+    return torch.stack([torch.stack(losses).sum(), norm])
 
 
 def test_gradient_accumulation_trains_like_the_larger_batch(job: Callable[..., TrainingJob], tmp_path: Path) -> None:
