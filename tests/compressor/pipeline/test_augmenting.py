@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -16,12 +17,18 @@ from safetensors.torch import load_file
 
 from compressor.comparison.added_texts import added_texts_of
 from compressor.comparison.cells import Cell, CellRun
+from compressor.data.batches import Collator, TaskExamples, tokenise
 from compressor.data.leakage import text_keys
+from compressor.data.mixture import TaskMixture
+from compressor.data.order import LengthGroupedBatchSampler
 from compressor.data.splits import ADDED, TaskData
 from compressor.distillation.augmentation.candidates import load_candidates
 from compressor.distillation.augmentation.chains import generate
 from compressor.distillation.augmentation.knobs import RefillKnobs
+from compressor.distillation.augmentation.selector.view import present
 from compressor.distillation.presets import label_of, parse_method
+from compressor.distillation.trainer import DistillationTrainer
+from compressor.models.initialise import load_tokenizer
 from compressor.pipeline import augmenting, selecting
 from compressor.pipeline.added import CANDIDATES_FILE, KEPT_FILE, with_added
 from compressor.pipeline.augmentation_facts import augmentation_facts
@@ -352,18 +359,96 @@ def test_pairs_change_one_side(recipe: Make, store: StageStore) -> None:
     assert max(changed) == 1
 
 
-def test_it_composes_with_bam_and_swa_for_the_scarce_task(
-    files: dict[str, str], recipe: Make, store: StageStore
+@pytest.mark.parametrize(
+    ("method", "without"),
+    [
+        (["bam", "swa", {"refill": {**parse_method(f"refill:{SHORT}")["refill"], "tasks": ["topic"]}}], "bam+swa"),
+        (f"{LEARNED}+swa", "kd+swa"),
+        (f"bam+{LEARNED}", "bam"),
+    ],
+    ids=["bam+swa+refill", "l2a+swa", "bam+l2a"],
+)
+def test_it_composes_for_the_scarce_task_of_two(
+    method: object, without: str, files: dict[str, str], recipe: Make, store: StageStore, student_trainer: TrainerOf
 ) -> None:
-    """Catches added rows of one task that shift the other's targets, or how often a task is drawn."""
-    tasks = {
-        "topic": {"data": files["target"], "text": "text", "label": "topic", "train_rows": 24},
-        "urgency": {"data": files["target"], "text": "text", "label": "urgency"},
-    }
-    method = ["bam", "swa", {"refill": {**parse_method(f"refill:{SHORT}")["refill"], "tasks": ["topic"]}}]
-    pipeline = trained(recipe(method, tasks=tasks), store)
-    assert list(pipeline.added_stages(pipeline.recipe.method)) == ["topic"]
-    assert json.loads((pipeline.path(pipeline.student) / "history.json").read_text())["kept"].startswith("mean of")
+    """Catches added rows of one task that shift the other's rows or targets, or how often a task is drawn."""
+    task = {"data": files["target"], "text": "text"}
+    scarce = {**task, "label": "topic", "train_rows": 48, "source": {"data": files["source"]}}
+    tasks = {"topic": scarce, "urgency": {**task, "label": "urgency"}}
+    training = {**TRAINING, "steps": None, "epochs": 1}
+    asked, plain = (recipe(one, tasks=tasks, training=training) for one in (method, without))
+    trainer, before = student_trainer(asked), student_trainer(plain)
+    ((name, place),) = Pipeline(asked, store).added_places(asked.method).items()
+    kept = place.kept()
+    own, other = read_rows(trainer, 0), read_rows(trainer, 1)
+    assert name == "topic"
+    assert own[:48] == read_rows(before, 0)
+    assert other == read_rows(before, 1)
+    tokens = tokenise(load_tokenizer(asked.student_model()), kept.texts, 24)
+    assert [row.tokens for row in own[48:]] == [tokens[row]["input_ids"].tolist() for row in range(len(kept))]
+    assert [row.targets for row in own[48:]] == np.asarray(kept.logits).tolist()
+    assert {(row.is_added, row.has_label) for row in own[48:]} == {(True, False)}
+    assert not any(row.is_added for row in (*own[:48], *other))
+    shares = mixture_of(trainer).probabilities.tolist()
+    assert mixture_of(trainer).sizes == (48, len(kept), len(other))
+    assert [shares[0] + shares[1], shares[2]] == pytest.approx(mixture_of(before).probabilities.tolist())
+    assert shares[0] / shares[1] == pytest.approx(48 / len(kept))
+    assert trainer.state.global_step == before.state.global_step == -(-(48 + len(other)) // 8)
+    assert trainer.plan.rule.name.startswith("mean of") == ("swa" in asked.method)
+    assert all(bool(tensor.isfinite().all()) for tensor in trainer.model.parameters())
+
+
+TrainerOf = Callable[[Recipe], DistillationTrainer]
+
+
+@pytest.fixture
+def student_trainer(store: StageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainerOf:
+    """A factory: recipe -> the trainer of its student, which was trained to the end."""
+    trainers: list[DistillationTrainer] = []
+    train = DistillationTrainer.resume_or_start
+
+    def remember(self: DistillationTrainer, folder: Path) -> None:
+        trainers.append(self)
+        train(self, folder)
+
+    monkeypatch.setattr(DistillationTrainer, "resume_or_start", remember)
+
+    def make(asked: Recipe) -> DistillationTrainer:
+        student = Pipeline(asked, store).student
+        run_stages(store, needed_for(*student.inputs.values()))
+        student.build(Path(tempfile.mkdtemp(dir=tmp_path)))
+        return trainers[-1]
+
+    return make
+
+
+class ReadRow(NamedTuple):
+    """What a student reads of one training row."""
+
+    tokens: list[int]
+    label: object
+    has_label: bool
+    targets: list[float]
+    is_added: bool
+
+
+def read_rows(trainer: DistillationTrainer, task: int) -> list[ReadRow]:
+    """The rows of one task, by its position."""
+    examples, collator = trainer.loader.dataset, trainer.loader.collate_fn
+    assert isinstance(examples, TaskExamples)
+    assert isinstance(collator, Collator)
+    found, tokens = collator.tasks[task], examples.tokens[task]
+    ids = [tokens[row]["input_ids"].tolist() for row in range(len(tokens))]
+    is_added = found.are_added(torch.arange(len(tokens)))
+    columns = (found.labels, found.has_label, present(found.targets), is_added)
+    return list(map(ReadRow, ids, *(column.tolist() for column in columns)))
+
+
+def mixture_of(trainer: DistillationTrainer) -> TaskMixture:
+    sampler = trainer.loader.batch_sampler
+    assert isinstance(sampler, LengthGroupedBatchSampler)
+    assert sampler.mixture is not None
+    return sampler.mixture
 
 
 def test_the_report_tells_what_was_learned(recipe: Make, store: StageStore) -> None:
