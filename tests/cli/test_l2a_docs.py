@@ -45,14 +45,14 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def kitchen(tmp_path: Path, masked_model: Path, make_rows: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with the page's recipe and arms, made short, and the rows that they read."""
+    """A working folder with the page's recipe, whose method stays, and its arms, made short; and the rows they read."""
     for seed, name in enumerate(("kitchen", "books")):
         rows = [{"text": row["text"], "label": row["topic"]} for row in make_rows(120, seed)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "traffic.txt").write_text("".join(f"{row['text']}\n" for row in make_rows(30, 5)))
     recipe, arms = (yaml.safe_load(block) for block in blocks("yaml"))
     recipe["tasks"]["sentiment"]["train_rows"] = 40
-    recipe |= {**FAST, "teacher": {"model": str(masked_model), **LEARNS}, "method": {"l2a": {**LIGHT, **EPISODES}}}
+    recipe |= {**FAST, "teacher": {"model": str(masked_model), **LEARNS}}
     (tmp_path / "kitchen.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     (tmp_path / "page.yaml").write_text(yaml.safe_dump(arms, sort_keys=False))
     short = {
@@ -101,7 +101,24 @@ def test_every_command_of_the_page_works_in_its_order(kitchen: Path, compressor:
         done = compressor(*words[1:])
         assert done.code == 0, f"{command}\n{done.out}\n{done.err}"
     report = json.loads((kitchen / "runs" / "kitchen" / "report.json").read_text())
+    recommended = Recipe.model_validate(yaml.safe_load(blocks("yaml")[0])).method
+    assert report["recipe"]["method"] == recommended
     assert report["augmentation"]["sentiment"]["counts"]["kept"] > 0
     found = json.loads((kitchen / "comparisons" / "kitchen" / "comparison.json").read_text())
     assert len(found["arms"]) == 11
     assert not found["failed"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["refill", "l2a"])
+def test_the_recipe_of_the_page_takes_the_methods_below_it(
+    method: str, kitchen: Path, compressor: Callable[..., Any]
+) -> None:
+    """Catches a report or a bundle that only the recommended method has."""
+    recipe = yaml.safe_load((kitchen / "kitchen.yaml").read_text())
+    (kitchen / "kitchen.yaml").write_text(yaml.safe_dump({**recipe, "method": shortened({method: {}})}))
+    done = compressor("run", "kitchen.yaml")
+    assert done.code == 0, f"{done.out}\n{done.err}"
+    report = json.loads((kitchen / "runs" / "kitchen" / "report.json").read_text())
+    assert method in report["recipe"]["method"]
+    assert report["augmentation"]["sentiment"]["counts"]["kept"] > 0
