@@ -24,13 +24,14 @@ KEPT = {"learned": [0, 3], "random": [1, 2, 4], "filter": [5], "nothing": []}
 @pytest.fixture
 def place(toy_data: TaskData, tmp_path: Path) -> Callable[[str], AddedPlace]:
     """A factory: selector -> six candidates, of which every selector keeps others."""
-    texts = [(f"never {text}",) for (text,) in toy_data.splits["train"].texts[:6]]
+    texts: list[tuple[str, ...]] = [(f"never {text}",) for (text,) in toy_data.splits["train"].texts[:6]]
     numbers = np.arange(6)
     logits = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
     shares = np.zeros(6, dtype=np.float32)
     candidates = Candidates(texts, texts, numbers < 0, numbers, numbers, shares, shares, logits)
     save_candidates(tmp_path / CANDIDATES_FILE, candidates, num_sides=1)
-    np.savez(tmp_path / KEPT_FILE, **{name: np.isin(numbers, rows) for name, rows in KEPT.items()})
+    kept = {name: np.isin(numbers, rows) for name, rows in KEPT.items()}
+    np.savez(tmp_path / KEPT_FILE, allow_pickle=False, **kept)
     return lambda selector: AddedPlace(tmp_path, tmp_path, selector)
 
 

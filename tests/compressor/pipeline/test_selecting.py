@@ -18,9 +18,10 @@ from compressor.data.splits import ADDED, TRAIN, UNLABELLED, TaskData
 from compressor.distillation.augmentation.candidates import Candidates
 from compressor.distillation.augmentation.knobs import L2aKnobs
 from compressor.distillation.augmentation.reward_rows import reward_folds
+from compressor.distillation.augmentation.selector.learn import learn_selector
 from compressor.distillation.augmentation.selector.view import View, present
 from compressor.distillation.presets import parse_method
-from compressor.distillation.training import TrainingJob
+from compressor.distillation.training import TrainingJob, train
 from compressor.distillation.weights.states import StatesAtShares
 from compressor.pipeline import selecting
 from compressor.pipeline.added import KEPT_FILE
@@ -42,7 +43,7 @@ def candidates_of(data: TaskData) -> Candidates:
     starts = np.concatenate([np.arange(len(data.splits[TRAIN])).repeat(2), np.arange(0, 60, 5)])
     is_source = np.arange(len(starts)) >= 2 * len(data.splits[TRAIN])
     generator = np.random.default_rng(0)
-    texts = [(f"{data.splits['test'].texts[row % 24][0]} {row}",) for row in range(len(starts))]
+    texts: list[tuple[str, ...]] = [(f"{data.splits['test'].texts[row % 24][0]} {row}",) for row in range(len(starts))]
     return Candidates(
         texts=texts,
         starts=texts,
@@ -92,7 +93,7 @@ class Seen:
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     """A witness of the next selections, which changes nothing."""
     found = Seen()
-    train, learn, after = selecting.train, selecting.learn_selector, StatesAtShares.after_step
+    after = StatesAtShares.after_step
 
     def training(job: TrainingJob, folder: Path) -> None:
         found.jobs.append(job)
@@ -101,7 +102,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     def learning(views: list[View], *given: Any, full_reward: Any, **named: Any) -> Any:
         found.views += views
         found.updates.append(full_reward.__self__)
-        return learn(views, *given, full_reward=full_reward, **named)
+        return learn_selector(views, *given, full_reward=full_reward, **named)
 
     def stepping(self: StatesAtShares, model: nn.Module, step: int) -> None:
         found.steps.append(step)
@@ -138,22 +139,22 @@ def test_a_candidate_is_made_from_its_own_start_row_alone(work: Callable[..., Se
 def test_what_judges_a_student_has_not_taught_it(work: Callable[..., Selecting], seen: Seen, tmp_path: Path) -> None:
     """Catches reward rows, or texts made from them, in what trains the student or the head that they judge."""
     one = work(FEW)
-    train, folds = one.data.splits[TRAIN], reward_folds(one.data)
+    own, folds = one.data.splits[TRAIN], reward_folds(one.data)
     selected(one, tmp_path)
     assert len(folds) == len(seen.jobs) == 4
     for job, mask in zip(seen.jobs, folds, strict=True):
-        assert job.data["topic"].splits[TRAIN].texts == train.select(~mask).texts
+        assert job.data["topic"].splits[TRAIN].texts == own.select(~mask).texts
         assert not {UNLABELLED, ADDED} & job.data["topic"].splits.keys()
         np.testing.assert_array_equal(job.targets["topic"], one.targets[~mask])
     (updates,) = seen.updates
-    stored = [(mask, share) for mask in folds for share in STATES]
+    stored = [(mask, share) for mask in folds for share in (0.1, 0.4, 0.8)]
     for view, state, (mask, share) in zip(seen.views, updates.states, stored, strict=True):
         assert view.progress == state.progress == share
         assert view.is_judged is not None
         assert view.is_judged.tolist() == one.made_from(mask).tolist()
         assert state.is_reward.tolist() == mask.tolist()
-        assert present(view.reward.labels).tolist() == np.asarray(train.select(mask).labels).tolist()
-        assert present(view.target.labels).tolist() == np.asarray(train.select(~mask).labels).tolist()
+        assert present(view.reward.labels).tolist() == np.asarray(own.select(mask).labels).tolist()
+        assert present(view.target.labels).tolist() == np.asarray(own.select(~mask).labels).tolist()
         np.testing.assert_array_equal(present(view.target.teacher_logits), one.targets[~mask])
     _all_differ([view.weight for view in seen.views[: len(STATES)]])
     _all_differ([view.weight for view in seen.views[len(STATES) - 1 :: len(STATES)]])
