@@ -23,6 +23,7 @@ from compressor.pipeline.graph import Pipeline
 from compressor.pipeline.learning import load_data
 from compressor.pipeline.stages import Stage, StageStore, needed_for, run_stages
 from compressor.recipe import Recipe
+from compressor.report.wording import number_of
 from compressor.tasks.registry import TASKS
 from serving.answers import decide
 from serving.errors import UserError
@@ -160,7 +161,7 @@ def machine() -> dict[str, Any]:
 def machine_in_words(facts: Mapping[str, Any]) -> str:
     """CPU, CPUs and torch's version."""
     host = facts["host"]
-    return f"{host['cpu_model']}, {host['available_cpus']} CPUs, torch {facts['torch']}"
+    return f"{host['cpu_model']}, {number_of(host['available_cpus'], 'CPU')}, torch {facts['torch']}"
 
 
 def dtype_here() -> str:

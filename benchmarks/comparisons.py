@@ -17,6 +17,7 @@ from compressor.pipeline.stages import read_json, write_json
 from compressor.progress import announce
 from compressor.recipe_file import load_recipe
 from compressor.report.table import Table
+from compressor.report.wording import number_of
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def markdown(result: Mapping[str, Any], name: str) -> str:
             f"{name}, {task}: {len(result['seeds'])} seeds, {rows['train']} labelled rows, {rows['test']} test rows.",
             "",
         ]
-    return "\n".join([*lines, f"{headline(result)} Measured on {host['cpu_model']}, {host['available_cpus']} CPUs."])
+    where = f"{host['cpu_model']}, {number_of(host['available_cpus'], 'CPU')}"
+    return "\n".join([*lines, f"{headline(result)} Measured on {where}."])
 
 
 def _table(table: Table) -> list[str]:
