@@ -80,9 +80,9 @@ def train(job: TrainingJob, folder: Path) -> None:
     Raises:
         UserError: the plan is impossible in so few steps, or the settings on this machine.
     """
-    num_steps = training_steps(job.data, job.settings)
     job = _without_unread_rows(job)
     _check_targets(job)
+    num_steps = training_steps(job.data, job.plan, job.settings)
     job.plan.check(num_steps=num_steps, warmup_steps=warmup_steps(job.settings, num_steps))
     digest = weights_digest(job.model)
     train_tokens = {name: _tokens(job, training_texts(data)) for name, data in job.data.items()}
@@ -94,7 +94,7 @@ def train(job: TrainingJob, folder: Path) -> None:
     restore = train_used_rows(job.model, read, always=[_pad_id(job)])
     started = time.monotonic()
     with limit_threads(decision["threads"]):
-        trainer = _trainer(job, loader, validation, decision=decision, steps=num_steps, folder=folder)
+        trainer = _trainer(job, loader, validation, decision=decision, folder=folder)
         with progress_bar(job.label, num_steps) as bar:
             trainer.add_callback(
                 StepCallback(job.plan, checkpoint_seconds=job.settings.checkpoint_seconds, advance=bar.update)
@@ -106,12 +106,10 @@ def train(job: TrainingJob, folder: Path) -> None:
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
-def training_steps(data: Mapping[str, TaskData], settings: TrainingSettings) -> int:
-    """Optimizer steps of a training, which no method changes: a control has as many as what is held against it.
-
-    Texts without label count, also for a method that does not read them; added texts never do.
-    """
-    return planned_steps([len(training_texts(part)) - num_added(part) for part in data.values()], settings)
+def training_steps(data: Mapping[str, TaskData], plan: Plan, settings: TrainingSettings) -> int:
+    """Optimizer steps of a training by this plan; texts without label count where it reads the teacher, added never."""
+    read = data if plan.reads_teacher else _labelled_only(data)
+    return planned_steps([len(training_texts(part)) - num_added(part) for part in read.values()], settings)
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -206,10 +204,10 @@ def _trainer(
     validation: Mapping[str, Tokens],
     *,
     decision: Mapping[str, Any],
-    steps: int,
     folder: Path,
 ) -> DistillationTrainer:
     settings = job.settings
+    steps = training_steps(job.data, job.plan, settings)
     between = _steps_between_validations(job, steps)
     arguments = TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),

@@ -11,7 +11,7 @@ from compressor.data.folds import fold_numbers
 from compressor.data.splits import TaskData
 from compressor.distillation.augmentation.knobs import L2aKnobs, RefillKnobs
 from compressor.distillation.augmentation.reward_rows import reward_folds
-from compressor.distillation.plan import check_plan
+from compressor.distillation.plan import build_plan, check_plan
 from compressor.distillation.precision import find_device
 from compressor.distillation.training import training_steps
 from compressor.models.initialise import keep_layers, load_tokenizer, max_tokens, skeleton
@@ -67,7 +67,8 @@ def check_with_data(recipe: Recipe, data: Mapping[str, TaskData]) -> None:
         check_fits_data(given, own)
         return
     methods = member_methods(recipe.method)
-    check_plan(methods, recipe.training, training_steps(own, recipe.training))
+    plan = build_plan(methods, patience=recipe.training.early_stopping)
+    check_plan(methods, recipe.training, training_steps(own, plan, recipe.training))
     _check_folds(recipe, data)
     knobs = added_texts(methods)
     if isinstance(knobs, L2aKnobs):

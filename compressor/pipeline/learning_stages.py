@@ -75,7 +75,7 @@ class LearningStages(AugmentingStages):
         """The same student on labels alone and, where it has a teacher and the method is another, by plain kd.
 
         Labelled rows, learning rates and steps are those of the student; kd has the method's own kd knobs. Texts
-        without label, which labels alone cannot use, count for the steps and not for the sampling of tasks.
+        without label are read where a teacher is: by epochs, `none` has so many steps fewer.
         """
         methods = self.recipe.method
         controls: dict[str, dict[str, Knobs]] = {"none": {"none": {}}}
@@ -99,7 +99,7 @@ class LearningStages(AugmentingStages):
             inputs["teacher"] = next(iter(self.teachers.values()))
         return Stage(
             f"student-{file_label_of(methods)}",
-            4,
+            3,
             {
                 "tasks": sorted(recipe.student_tasks),
                 "base": checkpoint_fingerprint(recipe.student_model()),

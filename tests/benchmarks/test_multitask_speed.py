@@ -57,7 +57,7 @@ def test_both_arms_read_as_many_examples_in_as_many_steps(
     main([*options, *places])
     assert [tuple(job.data) for job in jobs] == [TASKS[:1], TASKS]
     assert {sum(len(part.splits[TRAIN]) for part in job.data.values()) for job in jobs} == {24}
-    assert {training_steps(job.data, job.settings) for job in jobs} == {8}
+    assert {training_steps(job.data, job.plan, job.settings) for job in jobs} == {8}
     assert [part.task.type for part in jobs[1].data.values()] == ["classification", "classification", "regression"]
     result: dict[str, Any] = json.loads(output.read_text())
     assert {row["arm"] for row in result["rows"]} == set(ARMS)

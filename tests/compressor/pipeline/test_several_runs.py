@@ -183,13 +183,12 @@ def test_every_method_is_checked_against_the_real_number_of_steps(
             check_with_data(recipe(method={name: {knob: largest + 1}}), data)
 
 
-def test_texts_without_label_count_as_steps_whoever_reads_them(
+def test_texts_without_label_count_as_steps_where_a_teacher_is_read(
     recipe: Callable[..., Recipe], toy_data: TaskData
 ) -> None:
-    """Catches a control on labels alone that is trained for less long than the method that is held against it."""
+    """Catches a method refused, or let through, by a count of steps that the training does not have."""
     training = {**TRAINING, "batch_size": 12}  # 96 labelled rows are 8 steps, with the 12 others 9
     data = {"topic": toy_data}
-    for before in ([], ["kd"]):
-        check_with_data(recipe(method=[*before, {"sda": {"k": 9}}], training=training), data)
-        with pytest.raises(UserError, match="has only 9 optimizer steps"):
-            check_with_data(recipe(method=[*before, {"sda": {"k": 10}}], training=training), data)
+    check_with_data(recipe(method=["kd", {"sda": {"k": 9}}], training=training), data)
+    with pytest.raises(UserError, match="has only 8 optimizer steps"):
+        check_with_data(recipe(method={"sda": {"k": 9}}, training=training), data)
