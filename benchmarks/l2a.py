@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -57,9 +57,7 @@ def main(given: Sequence[str] | None = None) -> None:
     for name, rows in wanted:
         if not _compared(arguments, name, rows):
             failed.append(f"{name} with {rows}")
-        called = _called(arguments, name)
-        tables = variants(arguments.results, called, plain=_labels(ARMS)) if _is_other(arguments) else None
-        put_block(arguments.docs, called.replace("_", "-"), tables or curves(arguments.results, called))
+        put_block(arguments.docs, _called(arguments, name).replace("_", "-"), _tables(arguments, name))
     if failed:
         sys.exit(f"these comparisons failed: {', '.join(failed)}. The same command continues them.")
 
@@ -82,15 +80,18 @@ def _called(arguments: argparse.Namespace, name: str) -> str:
     return f"l2a_{name}_{arguments.arms.stem.removeprefix('l2a_')}" if _is_other(arguments) else f"l2a_{name}"
 
 
-def _labels(arms: Path) -> list[str]:
-    return list(yaml.safe_load(arms.read_text()))
+def _tables(arguments: argparse.Namespace, name: str) -> str:
+    if not _is_other(arguments):
+        return curves(arguments.results, _called(arguments, name))
+    return variants(arguments.results, _called(arguments, name), plain=list(yaml.safe_load(ARMS.read_text())))
 
 
 def _options(arguments: argparse.Namespace, name: str, rows: int) -> list[str]:
     """Options of `compressor compare`."""
     recipe = load_recipe(recipe_path(f"l2a_{name}"))
     overrides = [f"training.dtype={arguments.dtype}", f"training.threads={arguments.threads}", *arguments.overrides]
-    overrides += _places(arguments, recipe)
+    sizes = {"validation": arguments.validation_rows, "test": arguments.test_rows}
+    overrides += drawn_places(recipe, arguments.data, arguments.work, sizes, source_rows=arguments.source_rows)
     recipe = load_recipe(recipe_path(f"l2a_{name}"), overrides)
     arms = _arms(arguments, name, _masked_lm(arguments, name, recipe), recipe)
     options = ["--arms", str(arms), "--seeds", str(arguments.seeds), "--jobs", str(arguments.jobs)]
@@ -98,17 +99,27 @@ def _options(arguments: argparse.Namespace, name: str, rows: int) -> list[str]:
     return [*options, *(part for override in overrides for part in ("--set", override))]
 
 
-def _places(arguments: argparse.Namespace, recipe: Recipe) -> list[str]:
-    """Rows that are drawn once: as many for every seed, of evaluation splits and source at most what was asked for."""
+def drawn_places(
+    recipe: Recipe, data: Path, work: Path, evaluation: Mapping[str, int], *, source_rows: int
+) -> list[str]:
+    """Settings of a recipe for rows that are drawn once, of the target and its source; none for a built-in corpus.
+
+    Args:
+        recipe: of one task.
+        data: a folder that holds a folder of splits per data set.
+        work: where the drawn rows are kept.
+        evaluation: rows of validation and test, at most.
+        source_rows: of the source, at most.
+    """
     ((task, settings),) = recipe.tasks.items()
     if settings.data in CORPORA or settings.source is None:
         return []
-    evaluation = {"train": None, "validation": arguments.validation_rows, "test": arguments.test_rows}
-    source = {"train": arguments.source_rows, "validation": 1, "test": 1}
+    own = {"train": None, **evaluation}
+    source = {"train": source_rows, "validation": 1, "test": 1}
     found = []
-    for key, data, sizes in (("data", settings.data, evaluation), ("source.data", settings.source.data, source)):
-        called = "-".join(map(str, (Path(data).name, *sizes.values())))
-        rows = draw_rows(arguments.data / Path(data).name, arguments.work / called, sizes)
+    for key, place, sizes in (("data", settings.data, own), ("source.data", settings.source.data, source)):
+        called = "-".join(map(str, (Path(place).name, *sizes.values())))
+        rows = draw_rows(data / Path(place).name, work / called, sizes)
         found.append(f"tasks.{task}.{key}={rows.resolve()}")
     return found
 

@@ -16,14 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cells import DOCS, HERE, draw_rows, dtype_here, machine, machine_in_words, put_block
+from benchmarks.cells import DOCS, HERE, dtype_here, machine, machine_in_words, put_block
 from benchmarks.comparisons import recipe_path
+from benchmarks.l2a import drawn_places
 from compressor.data.splits import SOURCE, TRAIN
 from compressor.models.initialise import load_tokenizer
 from compressor.pipeline.augmentation_facts import augmentation_facts
 from compressor.pipeline.graph import Pipeline
 from compressor.pipeline.learning import load_data
 from compressor.pipeline.stages import StageStore, needed_for, run_stages, write_json
+from compressor.recipe import Recipe
 from compressor.recipe_file import load_recipe
 from compressor.report.augmentation import STEPS
 from serving.host import available_cpus
@@ -38,7 +40,10 @@ QUICK_METHOD = "l2a:mlm_steps=1:episodes=2:min_confidence=0:min_margin=0:max_edi
 def main(given: Sequence[str] | None = None) -> None:
     """Run the stages, and write what each took."""
     arguments = _parse(given)
-    pipeline = Pipeline(load_recipe(recipe_path("l2a_kitchen"), _overrides(arguments)), StageStore(arguments.work))
+    recipe = load_recipe(recipe_path("l2a_kitchen"))
+    pipeline = Pipeline(
+        load_recipe(recipe_path("l2a_kitchen"), _overrides(arguments, recipe)), StageStore(arguments.work)
+    )
     run_stages(pipeline.store, needed_for(pipeline.student))
     result = {"name": NAME, **machine(), "threads": arguments.threads, **measured(pipeline)}
     write_json(arguments.results / "l2a_cost.json", result)
@@ -91,15 +96,11 @@ def markdown(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _overrides(arguments: argparse.Namespace) -> list[str]:
+def _overrides(arguments: argparse.Namespace, recipe: Recipe) -> list[str]:
     """Rows drawn once, the labels, and every default of the method."""
-    places = {}
-    for name, train in (("kitchen", None), ("books", arguments.source_rows)):
-        sizes = {"train": train, "validation": 50, "test": 100}
-        places[name] = draw_rows(arguments.data / f"amazon_{name}", arguments.work / f"{name}-{train}", sizes).resolve()
+    sizes = {"validation": 50, "test": 100}
     return [
-        f"tasks.{TASK}.data={places['kitchen']}",
-        f"tasks.{TASK}.source.data={places['books']}",
+        *drawn_places(recipe, arguments.data, arguments.work, sizes, source_rows=arguments.source_rows),
         f"tasks.{TASK}.train_rows={arguments.labels}",
         f"training.dtype={arguments.dtype}",
         f"training.threads={arguments.threads}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -58,3 +59,14 @@ def _row(index: int) -> dict[str, str]:
     label = list(TOPICS)[index % len(TOPICS)]
     words = TOPICS[label].split()
     return {"text": f"{words[index % 3]} {words[index // 3 % 3]} {'help ' * (index % 5)}{index}", "label": label}
+
+
+@pytest.fixture
+def two_domains(toy_data: Path, tmp_path: Path) -> Path:
+    """Toy rows under the names of two domains."""
+    for name in ("amazon_kitchen", "amazon_books"):
+        shutil.copytree(toy_data / "trec6", tmp_path / "data" / name)
+    for path in (tmp_path / "data" / "amazon_books").glob("*.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps({**row, "text": f"a book: {row['text']}"}) + "\n" for row in rows))
+    return tmp_path / "data"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,17 +19,6 @@ from compressor.models.masked_lm import MASKED_LM_FILE
 from compressor.recipe_file import changed_recipe, load_recipe
 
 VARIANTS = ARMS.parent / "l2a_variants.yaml"
-
-
-@pytest.fixture
-def data(toy_data: Path, tmp_path: Path) -> Path:
-    """Toy rows under the names of two domains."""
-    for name in ("amazon_kitchen", "amazon_books"):
-        shutil.copytree(toy_data / "trec6", tmp_path / "data" / name)
-    for path in (tmp_path / "data" / "amazon_books").glob("*.jsonl"):
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        path.write_text("".join(json.dumps({**row, "text": f"a book: {row['text']}"}) + "\n" for row in rows))
-    return tmp_path / "data"
 
 
 def test_every_question_is_asked_of_two_arms() -> None:
@@ -59,12 +47,12 @@ def test_the_variants_are_arms_of_their_own() -> None:
     assert all(method not in [arm.method for arm in known] for method in methods)
 
 
-def test_rows_are_drawn_once_and_the_source_is_the_other_domain(data: Path, tmp_path: Path) -> None:
+def test_rows_are_drawn_once_and_the_source_is_the_other_domain(two_domains: Path, tmp_path: Path) -> None:
     """Catches a source that is the target, and a masked language model that every seed makes again."""
     work = tmp_path / "work"
     (work / "masked-lm-kitchen").mkdir(parents=True)
     (work / "masked-lm-kitchen" / MASKED_LM_FILE).write_text("{}")
-    given = ["--data", str(data), "--work", str(work), "--test-rows", "12", "--source-rows", "30"]
+    given = ["--data", str(two_domains), "--work", str(work), "--test-rows", "12", "--source-rows", "30"]
     options = _options(_parse(given), "kitchen", 20)
     settings = [word for before, word in pairwise(options) if before == "--set"]
     (task,) = load_recipe(recipe_path("l2a_kitchen"), settings).tasks.values()
