@@ -40,10 +40,9 @@ QUICK_METHOD = "l2a:mlm_steps=1:episodes=2:min_confidence=0:min_margin=0:max_edi
 def main(given: Sequence[str] | None = None) -> None:
     """Run the stages, and write what each took."""
     arguments = _parse(given)
-    recipe = load_recipe(recipe_path("l2a_kitchen"))
-    pipeline = Pipeline(
-        load_recipe(recipe_path("l2a_kitchen"), _overrides(arguments, recipe)), StageStore(arguments.work)
-    )
+    path = recipe_path("l2a_kitchen")
+    recipe = load_recipe(path, _overrides(arguments, load_recipe(path)))
+    pipeline = Pipeline(recipe, StageStore(arguments.work))
     run_stages(pipeline.store, needed_for(pipeline.student))
     result = {"name": NAME, **machine(), "threads": arguments.threads, **measured(pipeline)}
     write_json(arguments.results / "l2a_cost.json", result)

@@ -39,7 +39,6 @@ from compressor.models.task_model import TaskModel
 from compressor.models.teacher import teacher_logits
 from compressor.recipe import Recipe
 from export.runners import limit_threads
-from serving.host import available_cpus
 
 OURS, USUAL, PADDED = "ours", "usual loop", "usual loop, padded to the full length"
 
@@ -70,7 +69,7 @@ class Ground:
     @property
     def threads(self) -> int:
         """CPU threads of every arm."""
-        return self.recipe.training.threads or available_cpus()
+        return self.recipe.training.cpu_threads
 
     @property
     def knobs(self) -> KdKnobs:

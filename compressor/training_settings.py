@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from serving.host import available_cpus
+
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
@@ -57,3 +59,8 @@ class TrainingSettings(Settings):
     threads: Positive | None = Field(None, description="CPU threads of training; default: all available")
     report_to: list[str] = Field([], description="trackers of transformers: tensorboard, wandb, ...")
     checkpoint_seconds: PositiveFloat = Field(60.0, description="time between checkpoints; never changes the result")
+
+    @property
+    def cpu_threads(self) -> int:
+        """Those that were asked for, or one per CPU that the process may use."""
+        return self.threads or available_cpus()

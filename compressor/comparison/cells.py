@@ -21,7 +21,6 @@ from compressor.pipeline.stages import Stage, needed_for
 from compressor.recipe import Recipe
 from compressor.recipe_file import changed_recipe
 from export.runners import limit_threads
-from serving.host import available_cpus
 
 CELLS_FOLDER = "cells"
 FIGURES_LINK = "figures"
@@ -77,7 +76,7 @@ class CellRun:
 
     def run(self) -> None:
         """Train and evaluate what is not there yet on the plan's threads, and link the figures."""
-        with limit_threads(self.recipe.training.threads or available_cpus()):
+        with limit_threads(self.recipe.training.cpu_threads):
             self.run_folder.run(self.figures)
         link = self.folder / FIGURES_LINK
         link.unlink(missing_ok=True)

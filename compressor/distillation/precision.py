@@ -17,7 +17,7 @@ from compressor.progress import announce
 from compressor.recipe import TrainingSettings
 from export.runners import limit_threads
 from serving.errors import UserError
-from serving.host import available_cpus, cpu_features
+from serving.host import cpu_features
 
 _BF16_FEATURES = {"avx512_bf16", "amx_bf16"}
 _CALIBRATION_STEPS = 4
@@ -38,7 +38,7 @@ def decide_training(model: nn.Module, loader: DataLoader[Any], settings: Trainin
         were timed, `fp32_seconds` and `bf16_seconds` per step.
     """
     device = find_device(settings.device)
-    threads = settings.threads or available_cpus()
+    threads = settings.cpu_threads
     if device == "cpu" and threads > 1:
         _warn_of_other_work(threads)
     decision: dict[str, Any] = {"threads": threads, "device": device}

@@ -25,7 +25,6 @@ from compressor.pipeline.teacher_stages import TeacherStages, by_role
 from compressor.progress import progress_bar
 from compressor.recipe import Recipe
 from export.runners import limit_threads
-from serving.host import available_cpus
 
 ADAPTED = "adapt"
 _OF_THE_LOSS = ("weight", "target_share", "tasks")
@@ -189,7 +188,7 @@ class AugmentingStages(TeacherStages):
         """The build of a stage on as many of torch's threads as a training has."""
 
         def limited(folder: Path) -> None:
-            with limit_threads(self.recipe.training.threads or available_cpus()):
+            with limit_threads(self.recipe.training.cpu_threads):
                 build(folder)
 
         return limited
