@@ -26,6 +26,7 @@ QUESTIONS = {
     "refilled target texts against KD": ("g", "b"),
     "refill across domains against target alone": ("h", "g"),
     "refill across domains against raw source texts": ("h", "d"),
+    "the fixed filter against all refills": ("j", "h"),
     "the learned choice against all refills": ("k", "h"),
     "the learned choice against as many at random": ("k", "i"),
     "the learned choice against the fixed filter": ("k", "j"),
