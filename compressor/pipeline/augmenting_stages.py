@@ -159,7 +159,7 @@ class AugmentingStages(TeacherStages):
         seeds = learning.Seeds(self.recipe.seed, self.recipe.student_order_seed)
         return Stage(
             f"selection-{task}",
-            4,
+            5,
             {
                 **self._fields(knobs, L2aKnobs, without=("target_share", "tasks", *_OF_THE_CHOICE)),
                 "base": checkpoint_fingerprint(self.recipe.student_model()),

@@ -228,7 +228,7 @@ def _choose(
     masks: list[np.ndarray],
     clock: Clock,
 ) -> None:
-    """Keep the share of candidates that serves the reward rows best, and as many for both controls."""
+    """Keep a share of the candidates by the reward rows, and as many for both controls."""
     classes = teacher_classes(np.asarray(work.candidates.logits), work.data.task.type)
     shares = SHARES if work.knobs.share is None else (work.knobs.share,)
     share, tried = choose_share(views, learned.scores, classes, work.plan.terms, gamma=work.knobs.weight, shares=shares)

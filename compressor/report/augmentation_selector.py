@@ -144,18 +144,25 @@ def _kept(curve: Sequence[Facts]) -> str:
 
 def _choice(selection: Facts) -> str:
     """The share that was taken, beside what keeping everything would have had."""
-    losses = {row.get("share"): row.get("loss") for row in selection.get("shares") or []}
+    tried = {row.get("share"): row for row in selection.get("shares") or []}
     chosen = selection.get("share")
-    if chosen is None or not is_known(losses.get(chosen)):
+    if chosen is None or not is_known(tried.get(chosen, {}).get("loss")):
         return ""
-    if len(losses) == 1:
+    if len(tried) == 1:
         return f"The share that is kept was given: {chosen:.0%}."
-    taken = f"({figure(losses[chosen])} on the reward rows"
     if chosen == 1:
-        return f"Keeping everything was chosen {taken}): the selector was not found to be of use here."
-    everything = losses.get(1.0)
-    beside = f"; everything: {figure(everything)}" if is_known(everything) else ""
-    return f"The share that was chosen is {chosen:.0%} {taken}{beside})."
+        return f"Everything is kept ({_loss(tried[1.0])} on the reward rows): {_why_everything(tried)}."
+    beside = f"; everything: {_loss(tried[1.0])}" if is_known(tried.get(1.0, {}).get("loss")) else ""
+    return f"The share that was chosen is {chosen:.0%} ({_loss(tried[chosen])} on the reward rows{beside})."
+
+
+def _why_everything(tried: Mapping[float, Facts]) -> str:
+    """Whether a smaller share had the lesser loss, though not clearly."""
+    best = min((row for row in tried.values() if is_known(row.get("loss"))), key=lambda row: row["loss"])
+    if best["share"] == 1:
+        return "no choice among the candidates was better"
+    by = f"by {compact(best['gain'])}, standard error {compact(best['error'])}" if is_known(best.get("error")) else ""
+    return f"{best['share']:.0%} had less ({_loss(best)}{', ' * bool(by)}{by}), which is not clear of chance"
 
 
 def _correlation(rho: float | None, pairs: int) -> str:
@@ -210,11 +217,17 @@ def _pairs_table(pairs: Sequence[Sequence[float]]) -> Table:
 def _shares_table(selection: Facts) -> Table:
     shares = selection["shares"]
     rows = tuple(
-        (f"{row['share']:.0%}" if is_known(row.get("share")) else MISSING, count(row.get("kept")), _loss(row))
+        (
+            f"{row['share']:.0%}" if is_known(row.get("share")) else MISSING,
+            count(row.get("kept")),
+            _loss(row),
+            *(compact(row.get(key)) for key in ("gain", "error")),
+        )
         for row in shares
     )
     marks = tuple("default" if row.get("share") == selection.get("share") else "" for row in shares)
-    return Table(("share kept", "texts", "loss on the reward rows"), rows, marks=marks)
+    columns = ("share kept", "texts", "loss on the reward rows", "less than all by", "standard error")
+    return Table(columns, rows, marks=marks)
 
 
 def _loss(row: Facts) -> str:

@@ -135,7 +135,8 @@ class L2aKnobs(RefillKnobs):
         state: what the policy sees of a candidate: "all", or the "facts" alone: the student's distance from the
             teacher, the teacher's entropy, domain score, share of changed words and alignment.
         prior: how the policy starts: as the fixed "filter", or "even": every candidate is as likely.
-        share: of the candidates that is kept, in (0, 1]; None: chosen on the reward rows.
+        share: of the candidates that is kept, in (0, 1]; None: all, unless the reward rows say clearly that a quarter,
+            a half or three quarters of them do better.
     """
 
     selector: Literal["learned", "random", "filter"] = knob("learned", "random and filter are its controls")
@@ -153,7 +154,7 @@ class L2aKnobs(RefillKnobs):
     )
     state: Literal["all", "facts"] = knob("all", "what the policy sees; facts: no features, no answers of either model")
     prior: Literal["filter", "even"] = knob("filter", "how the policy starts; even: every candidate is as likely")
-    share: float | None = knob(None, "of the candidates that is kept, in (0, 1]; default: chosen on the reward rows")
+    share: float | None = knob(None, "of the candidates kept, in (0, 1]; default: all, unless fewer are clearly better")
 
     name = "l2a"
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compressor.distillation.augmentation.selector.view import Rows, View, head_logits, reward_loss, training_loss
+from compressor.distillation.augmentation.selector.view import Rows, View, head_logits, reward_losses, training_loss
 from compressor.distillation.targets.term import LossTerm
 from serving.errors import UserError
 
@@ -70,9 +70,14 @@ class HeadTrials:
 
     def loss_after(self, batch: Tensor, kept: Tensor) -> float:
         """Mean hard loss on the reward rows after the updates; arguments and errors as in `reward`."""
+        return float(self.losses_after(batch, kept).mean())
+
+    def losses_after(self, batch: Tensor, kept: Tensor) -> Tensor:
+        """Hard loss of each reward row after the updates, [reward rows]; arguments and errors as in `reward`."""
         weight, bias = self._train(self.view.target.take(batch), self.view.candidates.take(kept))
-        loss = reward_loss(self.view, head_logits(self.view.reward.features, weight, bias))
-        return finite(float(loss), "the loss on the reward rows")
+        losses = reward_losses(self.view, head_logits(self.view.reward.features, weight, bias))
+        finite(float(losses.mean()), "the loss on the reward rows")
+        return losses
 
     def _train(self, target: Rows, added: Rows) -> tuple[Tensor, Tensor]:
         """The layer's weight and bias after the updates."""

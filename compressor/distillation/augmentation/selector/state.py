@@ -13,7 +13,7 @@ from compressor.distillation.augmentation.selector.view import (
     View,
     head_logits,
     present,
-    reward_loss,
+    reward_losses,
     training_loss,
 )
 from compressor.distillation.targets.term import LossTerm
@@ -134,7 +134,7 @@ def alignment(view: View, terms: Sequence[LossTerm]) -> Tensor:
     loss = training_loss(view, candidates, logits, terms)
     (slopes,) = torch.autograd.grad(loss, logits)
     answers = head_logits(reward.features, view.weight, view.bias).detach().requires_grad_()
-    (reward_slopes,) = torch.autograd.grad(reward_loss(view, answers), answers)
+    (reward_slopes,) = torch.autograd.grad(reward_losses(view, answers).mean(), answers)
     found = ((slopes @ (reward_slopes.T @ reward.features)) * candidates.features).sum(dim=1)
     others = found[view.may_train]
     return torch.where(view.may_train, found, others.mean() if len(others) else found.new_zeros(()))

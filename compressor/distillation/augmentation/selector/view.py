@@ -115,10 +115,10 @@ def _missing_labels(view: View, number: int) -> Tensor:
     return known.new_full((number, *known.shape[1:]), filler)
 
 
-def reward_loss(view: View, logits: Tensor) -> Tensor:
-    """Mean hard loss over the reward rows, a scalar; logits [reward rows, outputs]."""
+def reward_losses(view: View, logits: Tensor) -> Tensor:
+    """Hard loss of each reward row, [reward rows]; logits [reward rows, outputs]."""
     labels = present(view.reward.labels).clone()  # autograd takes no tensor that an inference mode has made
-    return view.task.hard_loss(logits, labels).mean()
+    return view.task.hard_loss(logits, labels)
 
 
 def present(column: Tensor | None) -> Tensor:

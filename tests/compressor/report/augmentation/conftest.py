@@ -97,10 +97,10 @@ def facts(curve: Curve, pairs: Pairs, example: Example) -> dict[str, Any]:
         "selection": {
             "share": 0.5,
             "shares": [
-                {"share": 0.25, "kept": 612, "loss": 0.4321},
-                {"share": 0.5, "kept": 1224, "loss": 0.41},
-                {"share": 0.75, "kept": 1836, "loss": 0.425},
-                {"share": 1.0, "kept": 2448, "loss": 0.44},
+                {"share": 0.25, "kept": 612, "loss": 0.4321, "gain": 0.0079, "error": 0.0214},
+                {"share": 0.5, "kept": 1224, "loss": 0.41, "gain": 0.03, "error": 0.0123},
+                {"share": 0.75, "kept": 1836, "loss": 0.425, "gain": 0.015, "error": 0.011},
+                {"share": 1.0, "kept": 2448, "loss": 0.44, "gain": 0.0, "error": 0.0},
             ],
             "curve": curve(start=0.0, end=0.01),
             "correlation": {"rho": 0.62, "pairs": pairs(20)},

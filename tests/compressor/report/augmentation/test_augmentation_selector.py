@@ -154,12 +154,23 @@ def test_the_chosen_share_stands_beside_keeping_everything(facts: dict[str, Any]
     """The loss of the chosen share alone says nothing of what selecting was good for."""
     found = selection_of(facts)
     assert found.shares is not None
-    assert found.shares.rows[0] == ("25%", "612", "0.432")
+    assert found.shares.rows[0] == ("25%", "612", "0.432", "0.0079", "0.0214")
     assert found.shares.marks == ("", "default", "", "")
     assert found.seen[3] == "The share that was chosen is 50% (0.410 on the reward rows; everything: 0.440)."
-    facts["selection"]["share"] = 1.0
+
+
+def test_why_everything_is_kept_is_said(facts: dict[str, Any]) -> None:
+    """That a smaller share had less loss, and was not taken, would look like a mistake without its error."""
+    selection = facts["selection"]
+    selection["share"] = 1.0
+    selection["shares"][1]["error"] = 0.0321
     assert selection_of(facts).seen[3] == (
-        "Keeping everything was chosen (0.440 on the reward rows): the selector was not found to be of use here."
+        "Everything is kept (0.440 on the reward rows): 50% had less (0.410, by 0.03, standard error 0.0321), which is "
+        "not clear of chance."
+    )
+    selection["shares"][3]["loss"] = 0.4
+    assert selection_of(facts).seen[3] == (
+        "Everything is kept (0.400 on the reward rows): no choice among the candidates was better."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -127,7 +127,7 @@ def test_the_loss_of_a_share_is_that_of_a_head_trained_on_everything_kept(
     kept = torch.from_numpy(np.flatnonzero(keep_top(scores, classes, 0.5)))
     training = HeadTraining(kd, 0.5, 300)
     losses = [HeadTrials(views[view], training).loss_after(torch.arange(12), kept) for view in (1, 3)]
-    assert found == [{"share": 0.5, "kept": 20, "loss": pytest.approx(np.mean(losses))}]
+    assert found == [{"share": 0.5, "kept": 20, "loss": pytest.approx(np.mean(losses)), "gain": 0.0, "error": 0.0}]
 
 
 def test_no_head_is_trained_on_what_was_made_from_the_rows_that_judge_it(
@@ -147,16 +147,65 @@ def test_no_head_is_trained_on_what_was_made_from_the_rows_that_judge_it(
     assert row["kept"] == 20
 
 
-def test_of_equal_losses_the_smaller_share_is_chosen(
+def test_of_equal_losses_everything_is_kept(
     make_view: Callable[..., View], kd: tuple[LossTerm, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches more texts being kept, and trained on, for nothing: with gamma 0 all shares are worth the same."""
+    """Catches texts that are dropped for nothing: with gamma 0 all shares are worth the same."""
     monkeypatch.setattr(choose, "_UPDATES", 2)
     scores, classes = np.random.default_rng(0).random(40), np.zeros(40, np.int64)
     share, found = choose_share([make_view()], scores, classes, kd, gamma=0.0, shares=(1.0, 0.25, 0.5))
     assert len({row["loss"] for row in found}) == 1
     assert [row["share"] for row in found] == [0.25, 0.5, 1.0]
-    assert share == 0.25
+    assert share == 1.0
+
+
+def losses_by_number(losses: Mapping[int, Sequence[float]]) -> Callable[..., torch.Tensor]:
+    """What stands for `HeadTrials.losses_after`: the loss of each reward row by the number of candidates kept."""
+    return lambda _trials, _batch, kept: torch.tensor(losses[len(kept)])
+
+
+@pytest.mark.parametrize(("last", "chosen"), [(0.9, 1.0), (0.7, 0.25)])
+def test_a_smaller_share_is_chosen_only_where_it_is_clearly_better(
+    make_view: Callable[..., View],
+    kd: tuple[LossTerm, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    last: float,
+    chosen: float,
+) -> None:
+    """Catches the least of four losses being believed, and an error that is not the paired difference's.
+
+    With 0.7 the gains are 0.1, 0.1, 0.3: mean 0.167, standard error 0.067. With 0.9 they are 0.1, 0.1, -0.1, and their
+    mean, 0.033, is below its error, 0.067, though the loss is the least of all.
+    """
+    everything = [0.2, 0.6, 1.0 if chosen == 0.25 else 0.8]
+    losses = {10: [0.1, 0.5, last], 20: [0.2, 0.6, 1.5], 30: [0.3, 0.6, 1.5], 40: everything}
+    monkeypatch.setattr(HeadTrials, "losses_after", losses_by_number(losses))
+    scores, classes = np.arange(40.0), np.zeros(40, np.int64)
+    share, found = choose_share([make_view()], scores, classes, kd, gamma=1.0)
+    assert min(found, key=lambda row: row["loss"])["share"] == 0.25
+    assert share == chosen
+    gains = np.array(everything) - np.array(losses[10])
+    assert found[0]["gain"] == pytest.approx(gains.mean())
+    assert found[0]["error"] == pytest.approx(gains.std(ddof=1) / 3**0.5) == pytest.approx(0.2 / 3)
+
+
+def test_all_folds_reward_rows_say_together_whether_a_share_is_clear(
+    make_view: Callable[..., View], kd: tuple[LossTerm, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches an error over the folds' means, of which there are four at most."""
+    monkeypatch.setattr(choose, "_UPDATES", 20)
+    views = [make_view(seed=fold) for fold in (0, 1)]
+    scores, classes = np.random.default_rng(0).random(40), np.zeros(40, np.int64)
+    found = choose_share(views, scores, classes, kd, gamma=0.5, shares=(0.5, 1.0))[1]
+    kept = torch.from_numpy(np.flatnonzero(keep_top(scores, classes, 0.5)))
+    trials = [HeadTrials(view, HeadTraining(kd, 0.5, 20)) for view in views]
+    rows = torch.arange(12)
+    both = [[one.losses_after(rows, some).double() for some in (torch.arange(40), kept)] for one in trials]
+    gains = torch.cat([everything - half for everything, half in both])
+    assert len(gains) == 20
+    assert found[0]["gain"] == pytest.approx(float(gains.mean()))
+    assert found[0]["error"] == pytest.approx(float(gains.std()) / 20**0.5)
+    assert found[0]["gain"] == pytest.approx(found[1]["loss"] - found[0]["loss"])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -20,7 +20,7 @@ from compressor.distillation.augmentation.selector.state import (
     standardised,
     teacher_distance,
 )
-from compressor.distillation.augmentation.selector.view import Rows, View, head_logits, reward_loss, training_loss
+from compressor.distillation.augmentation.selector.view import Rows, View, head_logits, reward_losses, training_loss
 from compressor.distillation.knobs import BamKnobs, KdKnobs
 from compressor.distillation.targets.bam import bam_terms
 from compressor.distillation.targets.kd import kd_terms
@@ -48,7 +48,7 @@ def test_alignment_is_the_inner_product_of_weight_gradients(
 ) -> None:
     """Catches a sum for a mean, swapped factors, and a type whose loss has another gradient."""
     view = make_view(kind)
-    held_back = gradient(view, lambda w: reward_loss(view, head_logits(view.reward.features, w, view.bias)))
+    held_back = gradient(view, lambda w: reward_losses(view, head_logits(view.reward.features, w, view.bias)).mean())
     wanted = []
     for row in range(len(view.candidates)):
         one = view.candidates.take(torch.tensor([row]))
