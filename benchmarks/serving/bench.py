@@ -20,8 +20,9 @@ from benchmarks.serving.generate import Generated, Plan
 from benchmarks.serving.processes import ServerProcess, free_port
 from benchmarks.serving.servers import Server
 from benchmarks.serving.store import Cell, Store
+from benchmarks.serving.undisturbed import undisturbed
+from export.benchmark.conditions import Watch
 
-ATTEMPTS = 3
 CHECKED_TEXTS = 24
 PRIMING_SECONDS = 0.3
 PRIMING_RATE = 40.0
@@ -109,7 +110,7 @@ class Bench:
         self._processes[name].pause()
 
     def measure(self, name: str, kind: str, rate: float, round_number: int) -> Cell:
-        """One cell of a server that runs; repeated when the generator was late.
+        """One cell of a server that runs; repeated when it was disturbed.
 
         Args:
             name: of the server.
@@ -123,13 +124,12 @@ class Bench:
         plan = self._plan(name, rate=rate, seconds=seconds, seed=1000 * round_number + _seed_of(kind))
         if kind == "closed":
             plan = msgspec.structs.replace(plan, mode="closed", seconds=self.closed_seconds)
-        attempts = 0
-        while True:
-            attempts += 1
-            generated = self._generate(plan)
-            recovery = self._recover(name)
-            if generated.summary.is_valid or attempts == ATTEMPTS:
-                break
+
+        def measure() -> tuple[Generated, float | None]:
+            return self._generate(plan), self._recover(name)
+
+        measured = undisturbed(measure, self._watch, lambda found: found[0].summary.is_valid)
+        generated, recovery = measured.found
         return Cell(
             round=round_number,
             server=name,
@@ -137,7 +137,8 @@ class Bench:
             rate=rate,
             cpu_ms=generated.cpu_seconds / max(generated.summary.ok, 1) * 1e3,
             recovery_seconds=recovery,
-            attempts=attempts,
+            attempts=measured.attempts,
+            steal_share=measured.steal_share,
             summary=generated.summary,
         )
 
@@ -148,12 +149,24 @@ class Bench:
         if rate is not None:
             seconds = min(max(seconds, setting.min_samples / rate), 3 * seconds)
         plan = BarePlan(str(setting.bundle), setting.precision, list(setting.texts), seconds, seed, rate)
-        output = _run_module("benchmarks.serving.bare", msgspec.json.encode(plan), setting.server_cpus)
-        result = msgspec.json.decode(output, type=BareResult)
-        kind = "bare" if rate is None else "bare-even"
+
+        def measure() -> BareResult:
+            output = _run_module("benchmarks.serving.bare", msgspec.json.encode(plan), setting.server_cpus)
+            return msgspec.json.decode(output, type=BareResult)
+
+        measured = undisturbed(measure, self._watch)
         return Cell(
-            round=round_number, server="bare", kind=kind, rate=result.texts_per_second, cpu_ms=result.cpu_ms_per_text
+            round=round_number,
+            server="bare",
+            kind="bare" if rate is None else "bare-even",
+            rate=measured.found.texts_per_second,
+            cpu_ms=measured.found.cpu_ms_per_text,
+            attempts=measured.attempts,
+            steal_share=measured.steal_share,
         )
+
+    def _watch(self) -> Watch:
+        return Watch(cpus=self.setting.server_cpus | self.setting.client_cpus)
 
     def _start(self, name: str) -> None:
         server = self.servers[name]

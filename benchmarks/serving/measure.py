@@ -7,7 +7,8 @@ sent are answered within the limit (p99 <= 50 ms, a refusal counts as a miss), t
 that rate; then every server and the bare tokenise-and-run loop at one common rate for CPU per request, and the bare
 loop without a pause. All other servers are stopped by signal meanwhile. The file is written after every cell; the
 same command continues it.
-Measure on a machine that does nothing else.
+Measure on a machine that does nothing else. A cell with a late generator is made again, and so is one in which a
+hypervisor took CPU time away; what stays disturbed is named above the table.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from benchmarks.serving.search import RateSearch
 from benchmarks.serving.servers import Server, all_servers
 from benchmarks.serving.store import Cell, Store
 from benchmarks.serving.table import render
+from benchmarks.serving.undisturbed import was_stolen
 from serving.host import describe_host
 from serving.manifest import read_manifest
 
@@ -217,14 +219,16 @@ def _write_table(output: Path, store: Store) -> None:
 
 
 def _report(key: str, cell: Cell) -> None:
+    stolen = f"  DISTURBED: {cell.steal_share:.1%} of the CPU time was stolen" if was_stolen(cell.steal_share) else ""
     if (summary := cell.summary) is None:
-        print(f"{key:32} {cell.rate:7.1f}/s {cell.cpu_ms:6.2f} CPU-ms", flush=True)
+        print(f"{key:32} {cell.rate:7.1f}/s {cell.cpu_ms:6.2f} CPU-ms{stolen}", flush=True)
         return
     p99 = "      -" if summary.latency.p99 is None else f"{summary.latency.p99:7.1f}"
     print(
         f"{key:32} {cell.rate:7.1f}/s p99 {p99} ms, within {summary.share_within:6.1%}, refused {summary.refused}, "
         f"expired {summary.expired}, failed {summary.failed}, {cell.cpu_ms:6.2f} CPU-ms"
-        + ("" if summary.is_valid else "  INVALID: the generator was late"),
+        + ("" if summary.is_valid else "  INVALID: the generator was late")
+        + stolen,
         flush=True,
     )
 

@@ -22,7 +22,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
         rate: requests per second asked for; for the bare loop the texts per second reached.
         cpu_ms: CPU milliseconds of the server's processes per answer (for the bare loop: per text).
         recovery_seconds: after an overload, until it answered within the limit again; None: it did not.
-        attempts: 1, or more where the generator was late and the cell was measured again.
+        attempts: 1, or more where something disturbed the cell and it was measured again.
+        steal_share: of the CPUs' time that the hypervisor took away meanwhile; None where nobody looked.
         summary: what the generator saw.
     """
 
@@ -33,6 +34,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     cpu_ms: float
     recovery_seconds: float | None = 0.0
     attempts: int = 1
+    steal_share: float | None = None
     summary: Summary | None = None
 
 

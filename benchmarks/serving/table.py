@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.serving.outcomes import Summary, median
 from benchmarks.serving.servers import OURS
 from benchmarks.serving.store import Cell, Store
+from benchmarks.serving.undisturbed import was_stolen
 from export.statistics import bootstrap_interval, paired_ratio
 
 RATE_GOAL = 1.5
@@ -88,6 +89,10 @@ class Figures:
     def invalid_cells(self) -> int:
         """Cells in which the generator was late even when they were repeated."""
         return sum(1 for cell in self._cells if cell.summary and not cell.summary.is_valid)
+
+    def stolen_cells(self) -> int:
+        """Cells in which the hypervisor took CPU time away even when they were repeated."""
+        return sum(was_stolen(cell.steal_share) for cell in self._cells)
 
     def num_rounds(self) -> int:
         """Rounds with at least one cell."""
@@ -193,6 +198,8 @@ def _warning(store: Store, figures: Figures) -> str:
         notes.append(f"the machine was busy when it began (load {load:.1f})")
     if figures.invalid_cells():
         notes.append("some cells are invalid")
+    if stolen := figures.stolen_cells():
+        notes.append(f"the hypervisor took CPU time away in {stolen} of the cells")
     return f"**Not to be quoted: {'; '.join(notes)}.**" if notes else ""
 
 

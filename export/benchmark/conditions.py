@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,12 +69,14 @@ class Watch:
         root: of the system's files.
         clock: seconds, monotonic.
         own_clock: CPU seconds of this process.
+        cpus: to look at; None: those that this process may use.
     """
 
     root: Path = ROOT
     clock: Callable[[], float] = time.monotonic
     own_clock: Callable[[], float] = time.process_time
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    cpus: Collection[int] | None = None
 
     def __post_init__(self) -> None:
         """Take the first look."""
@@ -93,7 +95,7 @@ class Watch:
         first = self._moments[0]
         seconds = max(now.wall - first.wall, 1e-9)
         rates = [*self._megahertz, *_megahertz(self.root)]
-        cpus = len(_usable_cpus())
+        cpus = len(self._watched)
         return Conditions(
             seconds=seconds,
             cpus=cpus,
@@ -107,8 +109,12 @@ class Watch:
             thread_variables={name: self.environment[name] for name in _THREAD_VARIABLES if name in self.environment},
         )
 
+    @property
+    def _watched(self) -> Collection[int]:
+        return _usable_cpus() if self.cpus is None else self.cpus
+
     def _look(self) -> _Moment:
-        busy, stolen = _counters(self.root)
+        busy, stolen = _counters(self.root, self._watched)
         return _Moment(self.clock(), self.own_clock(), busy, stolen)
 
     def _worst(self, now: _Moment) -> float | None:
@@ -131,9 +137,9 @@ def _stolen(first: _Moment, last: _Moment, cpus: int) -> float | None:
     return (last.stolen - first.stolen) / max(last.wall - first.wall, 1e-9) / cpus
 
 
-def _counters(root: Path) -> tuple[float | None, float | None]:
-    """Busy and stolen seconds of the usable CPUs together; (None, None) where the system does not tell."""
-    names = {f"cpu{number}" for number in _usable_cpus()}
+def _counters(root: Path, cpus: Collection[int]) -> tuple[float | None, float | None]:
+    """Busy and stolen seconds of the CPUs together; (None, None) where the system does not tell."""
+    names = {f"cpu{number}" for number in cpus}
     lines = [line.split() for line in (_read(root / "proc/stat") or "").splitlines()]
     rows = [[int(ticks) for ticks in line[1:9]] for line in lines if line and line[0] in names]
     if not rows or any(len(row) <= _STEAL for row in rows):

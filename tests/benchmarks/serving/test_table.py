@@ -108,6 +108,14 @@ def test_the_table_has_a_row_per_server_and_the_file_is_continued(store: Store, 
         Store(tmp_path / "serving.json", SETUP | {"limit_ms": 10.0})
 
 
+def test_stolen_time_is_said(store: Store) -> None:
+    """Times of a CPU that was somebody else's meanwhile are not the server's."""
+    bare = store.cells["0/bare"]
+    for share, is_said in ((0.01, False), (0.04, True)):
+        store.add("0/bare", msgspec.structs.replace(bare, steal_share=share))
+        assert ("the hypervisor took CPU time away in 1 of the cells" in render(store).splitlines()[0]) == is_said
+
+
 def test_a_busy_machine_a_quick_run_and_a_late_generator_are_said(store: Store) -> None:
     """Such figures must not be quoted by accident."""
     store.note("host", {"cpu_model": "toy", "load_average": [3.0]})

@@ -129,6 +129,19 @@ def test_stolen_time_is_a_share_of_all_cpus(system: FakeSystem) -> None:
     assert watch.conditions().foreign_cpus == pytest.approx(0.0, abs=0.01)
 
 
+def test_other_cpus_than_our_own_can_be_watched(system: FakeSystem) -> None:
+    """What runs on CPUs of its own is disturbed there, not where the watch runs."""
+    system.write()
+    other = max(os.sched_getaffinity(0)) + 1000
+    watch = Watch(system.root, lambda: system.now, lambda: system.own, {}, cpus=frozenset({other}))
+    system.elsewhere = 5.0
+    system.pass_time(10.0, stolen=2.0)
+
+    assert watch.conditions().steal_share == 0.0
+    assert watch.conditions().cpus == 1
+    assert watch.conditions().foreign_cpus == pytest.approx(0.5)
+
+
 def test_clock_rates_and_thread_settings_are_recorded(system: FakeSystem) -> None:
     """A figure from a laptop on battery, or with OMP_NUM_THREADS=1 forgotten, is another figure."""
     watch = system.watch(OMP_NUM_THREADS="1", HOME="/root")
