@@ -29,6 +29,7 @@ import yaml
 from benchmarks.cells import DOCS, HERE, draw_rows, dtype_here, put_block
 from benchmarks.comparisons import Kept, compare_and_keep, recipe_path
 from benchmarks.label_curves import curves, variants
+from benchmarks.label_plot import DRAWING, draw
 from compressor.data.builtin import CORPORA
 from compressor.data.prepare import prepare
 from compressor.data.splits import TRAIN, UNLABELLED
@@ -58,6 +59,7 @@ def main(given: Sequence[str] | None = None) -> None:
         if not _compared(arguments, name, rows):
             failed.append(f"{name} with {rows}")
         put_block(arguments.docs, _called(arguments, name).replace("_", "-"), _tables(arguments, name))
+        draw(arguments.results, arguments.docs.with_name(DRAWING))
     if failed:
         sys.exit(f"these comparisons failed: {', '.join(failed)}. The same command continues them.")
 

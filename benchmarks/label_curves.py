@@ -42,11 +42,11 @@ def curves(results: Path, prefix: str) -> str:
     degrees of freedom; test texts are the same for all). They are not corrected for their number. The fourth has what
     the selector kept, and whether its reward ranks as the whole student's does.
     """
-    found = _found(results, prefix)
+    found = comparisons(results, prefix)
     if not found:
         return NOTHING
     columns = sorted(found)
-    arms = {labels: _scores(found[labels]) for labels in columns}
+    arms = {labels: scores_by_arm(found[labels]) for labels in columns}
     names = sorted({name for scores in arms.values() for name in scores})
     lines = [*_means(found, arms, names), "", *_head(f"{JUDGED} less", columns, found)]
     others = [name for name in names if name != JUDGED]
@@ -64,11 +64,11 @@ def variants(results: Path, prefix: str, *, plain: Sequence[str]) -> str:
         prefix: of their names.
         plain: labels of the arms that are varied; the letter of an arm is its first word.
     """
-    found = _found(results, prefix)
+    found = comparisons(results, prefix)
     if not found:
         return NOTHING
     columns = sorted(found)
-    arms = {labels: _scores(found[labels]) for labels in columns}
+    arms = {labels: scores_by_arm(found[labels]) for labels in columns}
     by_letter = {name.split()[0]: name for name in plain}
     known = {*plain, *_LETTERS.values()}
     names = sorted(
@@ -81,7 +81,7 @@ def variants(results: Path, prefix: str, *, plain: Sequence[str]) -> str:
     return "\n".join([*lines, "", _measured(found)])
 
 
-def _found(results: Path, prefix: str) -> dict[int, dict[str, Any]]:
+def comparisons(results: Path, prefix: str) -> dict[int, dict[str, Any]]:
     """The kept comparisons by their number of labels."""
     paths = {path: re.fullmatch(rf"{re.escape(prefix)}_(\d+)", path.stem) for path in results.glob(f"{prefix}_*.json")}
     return {int(match[1]): read_json(path) for path, match in paths.items() if match}
@@ -124,7 +124,7 @@ def _selections(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [one for added in judged for one in added.get(task, {}).values()]
 
 
-def _scores(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def scores_by_arm(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Per arm its score by seed, in points."""
     (task,) = result["tasks"]
     return {
