@@ -19,6 +19,7 @@ from compressor.models.masked_lm import Adaptation, adapt_masked_lm, epochs_for,
 from compressor.models.resolve import checkpoint_fingerprint
 from compressor.pipeline import augmenting, learning, selecting
 from compressor.pipeline.added import AddedPlace
+from compressor.pipeline.selection_input import Selecting
 from compressor.pipeline.several_runs import given_folders
 from compressor.pipeline.stages import Stage
 from compressor.pipeline.teacher_stages import TeacherStages, by_role
@@ -159,7 +160,7 @@ class AugmentingStages(TeacherStages):
         seeds = learning.Seeds(self.recipe.seed, self.recipe.student_order_seed)
         return Stage(
             f"selection-{task}",
-            5,
+            6,
             {
                 **self._fields(knobs, L2aKnobs, without=("target_share", "tasks", *_OF_THE_CHOICE)),
                 "base": checkpoint_fingerprint(self.recipe.student_model()),
@@ -171,7 +172,7 @@ class AugmentingStages(TeacherStages):
             self._on_threads(
                 lambda folder: selecting.select_candidates(
                     folder,
-                    selecting.Selecting.read(
+                    Selecting.read(
                         self._task_data(task),
                         {role: self.path(stage) for role, stage in inputs.items()},
                         self.recipe,

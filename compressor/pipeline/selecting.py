@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase
 
-from compressor.data.batches import Tokens, tokenise
-from compressor.data.splits import ADDED, TRAIN, UNLABELLED, Split, TaskData
-from compressor.distillation.augmentation.candidates import Candidates, load_candidates
-from compressor.distillation.augmentation.knobs import L2aKnobs
+from compressor.data.batches import tokenise
+from compressor.data.splits import TRAIN
 from compressor.distillation.augmentation.reward_rows import reward_folds
 from compressor.distillation.augmentation.selector.choose import (
     SHARES,
+    Gain,
     choose_share,
     keep_top,
     random_like,
@@ -27,100 +22,22 @@ from compressor.distillation.augmentation.selector.choose import (
 from compressor.distillation.augmentation.selector.learn import Learned, learn_selector
 from compressor.distillation.augmentation.selector.state import CandidateFacts
 from compressor.distillation.augmentation.selector.view import Rows, View
-from compressor.distillation.plan import Plan, build_plan
-from compressor.distillation.presets import Knobs
 from compressor.distillation.training import HISTORY_FILE, TrainingJob, train
-from compressor.distillation.weights.states import StatesAtShares, state_name
+from compressor.distillation.weights.states import state_name
 from compressor.models.checkpoint import load_checkpoint
-from compressor.models.initialise import load_tokenizer
-from compressor.models.predict import head_inputs, last_layer
+from compressor.models.predict import head_inputs, last_layer, predict_logits
 from compressor.models.warm_start import is_warm_start, take_heads
-from compressor.pipeline.added import CANDIDATES_FILE, KEPT_FILE
+from compressor.pipeline.added import KEPT_FILE
 from compressor.pipeline.augmenting import Clock
 from compressor.pipeline.full_updates import FullUpdates, StoredState
-from compressor.pipeline.learning import TARGETS_FILE, initial_student
+from compressor.pipeline.learning import initial_student
+from compressor.pipeline.selection_input import STATES, Selecting
 from compressor.pipeline.stages import write_json
 from compressor.progress import progress_bar
-from compressor.recipe import Recipe
 from compressor.tasks.registry import TASKS
 
 SELECTION_FILE = "selection.json"
-STATES = (0.1, 0.4, 0.8)
 _TRAININGS = "students"
-
-
-@dataclass(frozen=True)
-class Selecting:
-    """What a selection reads.
-
-    Attributes:
-        data: the task.
-        targets: the teacher's logits over its training texts.
-        candidates: with the teacher's logits.
-        recipe: student, training and tokens per text.
-        supervision: kd or bam with knobs.
-        knobs: of l2a.
-        teacher: whose layers the student starts with, or None for the pretrained checkpoint's.
-    """
-
-    data: TaskData
-    targets: np.ndarray
-    candidates: Candidates
-    recipe: Recipe
-    supervision: Mapping[str, Knobs]
-    knobs: L2aKnobs
-    teacher: Path | None
-
-    @classmethod
-    def read(
-        cls,
-        data: TaskData,
-        folders: Mapping[str, Path],
-        recipe: Recipe,
-        *,
-        supervision: Mapping[str, Knobs],
-        knobs: L2aKnobs,
-    ) -> Selecting:
-        """Args: folders: `candidates`, `targets` and, where the student starts from it, `teacher`."""
-        targets = np.load(folders["targets"] / TARGETS_FILE)[: len(data.splits[TRAIN])]
-        candidates = load_candidates(folders["candidates"] / CANDIDATES_FILE)
-        return cls(data, targets, candidates, recipe, supervision, knobs, folders.get("teacher"))
-
-    @property
-    def plan(self) -> Plan:
-        """How the students are trained whose states the policy sees."""
-        return replace(build_plan(self.supervision, patience=None), rule=StatesAtShares(STATES))
-
-    def own_rows(self, rows: np.ndarray) -> TaskData:
-        """The task with some of its training rows, and nothing else to train on."""
-        kept = {name: split for name, split in self.data.splits.items() if name != UNLABELLED}
-        return replace(self.data, splits={**kept, TRAIN: self.data.splits[TRAIN].select(rows)})
-
-    def with_candidates(self, rows: np.ndarray) -> TaskData:
-        """Some of its training rows, and behind them the candidates."""
-        data = self.own_rows(rows)
-        return replace(data, splits={**data.splits, ADDED: Split(self.candidates.texts)})
-
-    def made_from(self, rows: np.ndarray) -> np.ndarray:
-        """Which candidates were made from some of the training rows, bool [candidates].
-
-        Args:
-            rows: bool [train rows].
-        """
-        is_own, starts = ~self.candidates.is_source, self.candidates.start_rows
-        return np.asarray(is_own & rows[np.where(is_own, starts, 0)])
-
-    @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The student's."""
-        return load_tokenizer(self.recipe.student_model())
-
-    @cached_property
-    def tokens(self) -> tuple[Tokens, Tokens]:
-        """The train rows and the candidates as every student reads them."""
-        texts = (self.data.splits[TRAIN].texts, self.candidates.texts)
-        rows, candidates = (tokenise(self.tokenizer, some, self.recipe.max_length) for some in texts)
-        return rows, candidates
 
 
 def select_candidates(folder: Path, work: Selecting) -> None:
@@ -164,12 +81,20 @@ def select_candidates(folder: Path, work: Selecting) -> None:
     shutil.rmtree(folder / _TRAININGS)
 
 
-def _student(folder: Path, work: Selecting, rows: np.ndarray) -> Path:
-    """A student of the rows that judge nothing; what an interrupted call has trained is not trained again."""
+def _student(folder: Path, work: Selecting, rows: np.ndarray, kept: np.ndarray | None = None) -> Path:
+    """A student of the rows that judge nothing; what an interrupted call has trained is not trained again.
+
+    Args:
+        folder: of the student.
+        work: what the selection reads.
+        rows: bool [train rows].
+        kept: the candidates that it reads too, bool [candidates]; None: none, and its states are kept.
+    """
     if (folder / HISTORY_FILE).is_file():
         return folder
-    recipe = work.recipe
-    data = {work.data.task.name: work.own_rows(rows)}
+    recipe, task = work.recipe, work.data.task.name
+    data = {task: work.own_rows(rows) if kept is None else work.with_candidates(rows, kept)}
+    logits = [work.targets[rows], *([] if kept is None else [np.asarray(work.candidates.logits)[kept]])]
     model = initial_student(data, recipe, work.teacher)
     if is_warm_start(recipe.student.model):
         take_heads(model, Path(recipe.student_model()))
@@ -177,8 +102,8 @@ def _student(folder: Path, work: Selecting, rows: np.ndarray) -> Path:
         model=model,
         tokenizer=work.tokenizer,
         data=data,
-        targets={work.data.task.name: work.targets[rows]},
-        plan=work.plan,
+        targets={task: np.concatenate(logits)},
+        plan=work.plan if kept is None else work.plan_with_candidates,
         settings=recipe.training,
         max_length=recipe.max_length,
         seed=recipe.student_order_seed,
@@ -228,11 +153,22 @@ def _choose(
     masks: list[np.ndarray],
     clock: Clock,
 ) -> None:
-    """Keep a share of the candidates by the reward rows, and as many for both controls."""
+    """Keep a share of the candidates by the reward rows, and as many for both controls.
+
+    A head on stored features cannot see what texts teach the rest of the student, and was found to prefer few of them.
+    So it may propose a smaller share, which whole students then have to confirm.
+    """
     classes = teacher_classes(np.asarray(work.candidates.logits), work.data.task.type)
     shares = SHARES if work.knobs.share is None else (work.knobs.share,)
     share, tried = choose_share(views, learned.scores, classes, work.plan.terms, gamma=work.knobs.weight, shares=shares)
     kept = keep_top(learned.scores, classes, share)
+    confirmation = None
+    if share < tried[-1]["share"]:
+        gain = _gain_of_whole_students(folder / _TRAININGS, work, kept, masks)
+        confirmation = {"share": share, "gain": gain.mean, "error": gain.error}
+        if not gain.is_clear:
+            share = tried[-1]["share"]
+            kept = keep_top(learned.scores, classes, share)
     np.savez(
         folder / KEPT_FILE,
         learned=kept,
@@ -241,5 +177,30 @@ def _choose(
     )
     clock.lap("choice")
     rows = {"folds": len(masks), "reward_rows": int(np.sum(masks))}
-    facts = {"share": share, "shares": tried, **rows, "seconds": clock.seconds}
+    facts = {"share": share, "shares": tried, "confirmation": confirmation, **rows, "seconds": clock.seconds}
     write_json(folder / SELECTION_FILE, {**facts, **learned.facts()})
+
+
+def _gain_of_whole_students(folder: Path, work: Selecting, kept: np.ndarray, masks: list[np.ndarray]) -> Gain:
+    """What students that read some candidates have over students that read all of them, on the reward rows.
+
+    Neither reads what was made from a row that judges it.
+    """
+    losses = []
+    for name, some in (("part", kept), ("everything", np.ones_like(kept))):
+        places = [
+            _student(folder / f"{name}-{number}", work, ~mask, some & ~work.made_from(mask))
+            for number, mask in enumerate(masks)
+        ]
+        losses.append(np.concatenate([_losses(place, work, mask) for place, mask in zip(places, masks, strict=True)]))
+    return Gain.of(*losses)
+
+
+def _losses(place: Path, work: Selecting, rows: np.ndarray) -> np.ndarray:
+    """A student's hard loss on each of some train rows (bool [train rows]), float64 [rows]."""
+    spec, judged = work.data.task, work.data.splits[TRAIN].select(rows)
+    kind = TASKS[spec.type]
+    tokens = tokenise(work.tokenizer, judged.texts, work.recipe.max_length)
+    logits = predict_logits(load_checkpoint(place), tokens, spec.name, pad_id=int(work.tokenizer.pad_token_id))
+    labels = torch.from_numpy(kind.targets(np.asarray(judged.labels), spec))
+    return kind.hard_loss(torch.from_numpy(logits).double(), labels).numpy()

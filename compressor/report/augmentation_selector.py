@@ -150,10 +150,13 @@ def _choice(selection: Facts) -> str:
         return ""
     if len(tried) == 1:
         return f"The share that is kept was given: {chosen:.0%}."
+    whole = selection.get("confirmation")
     if chosen == 1:
-        return f"Everything is kept ({_loss(tried[1.0])} on the reward rows): {_why_everything(tried)}."
+        why = _why_everything(tried) if whole is None else _denied(whole)
+        return f"Everything is kept ({_loss(tried[1.0])} on the reward rows): {why}."
     beside = f"; everything: {_loss(tried[1.0])}" if is_known(tried.get(1.0, {}).get("loss")) else ""
-    return f"The share that was chosen is {chosen:.0%} ({_loss(tried[chosen])} on the reward rows{beside})."
+    told = f"The share that was chosen is {chosen:.0%} ({_loss(tried[chosen])} on the reward rows{beside})."
+    return told if whole is None else f"{told} Whole students agree: with it their loss is less {_by(whole)}."
 
 
 def _why_everything(tried: Mapping[float, Facts]) -> str:
@@ -161,8 +164,17 @@ def _why_everything(tried: Mapping[float, Facts]) -> str:
     best = min((row for row in tried.values() if is_known(row.get("loss"))), key=lambda row: row["loss"])
     if best["share"] == 1:
         return "no choice among the candidates was better"
-    by = f"by {compact(best['gain'])}, standard error {compact(best['error'])}" if is_known(best.get("error")) else ""
-    return f"{best['share']:.0%} had less ({_loss(best)}{', ' * bool(by)}{by}), which is not clear of chance"
+    return f"{best['share']:.0%} had less ({_loss(best)}, {_by(best)}), which is not clear of chance"
+
+
+def _denied(whole: Facts) -> str:
+    """The head's wish, which whole students did not confirm."""
+    what = f"less, {_by(whole)}, which is not clear of chance" if whole["gain"] > 0 else f"not less ({_by(whole)})"
+    return f"the head would keep {whole['share']:.0%}, but the loss of whole students is {what}"
+
+
+def _by(row: Facts) -> str:
+    return f"by {compact(row.get('gain'))}, standard error {compact(row.get('error'))}"
 
 
 def _correlation(rho: float | None, pairs: int) -> str:

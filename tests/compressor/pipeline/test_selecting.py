@@ -14,19 +14,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compressor.data.batches import tokenise
 from compressor.data.splits import ADDED, TRAIN, UNLABELLED, TaskData
 from compressor.distillation.augmentation.candidates import Candidates
 from compressor.distillation.augmentation.knobs import L2aKnobs
 from compressor.distillation.augmentation.reward_rows import reward_folds
+from compressor.distillation.augmentation.selector.choose import keep_top
 from compressor.distillation.augmentation.selector.learn import learn_selector
 from compressor.distillation.augmentation.selector.view import View, present
 from compressor.distillation.presets import parse_method
 from compressor.distillation.training import TrainingJob, train
 from compressor.distillation.weights.states import StatesAtShares
+from compressor.models.checkpoint import load_with_tokenizer
+from compressor.models.predict import predict_logits
 from compressor.pipeline import selecting
 from compressor.pipeline.added import KEPT_FILE
 from compressor.pipeline.full_updates import FullUpdates
-from compressor.pipeline.selecting import SELECTION_FILE, STATES, Selecting, select_candidates
+from compressor.pipeline.selecting import SELECTION_FILE, select_candidates
+from compressor.pipeline.selection_input import STATES, Selecting
 from compressor.recipe import Recipe
 
 FEW, ENOUGH = 24, 40  # rows: four folds take turns as the judge, or one mask of rows judges
@@ -158,6 +163,68 @@ def test_what_judges_a_student_has_not_taught_it(work: Callable[..., Selecting],
         np.testing.assert_array_equal(present(view.target.teacher_logits), one.targets[~mask])
     _all_differ([view.weight for view in seen.views[: len(STATES)]])
     _all_differ([view.weight for view in seen.views[len(STATES) - 1 :: len(STATES)]])
+
+
+@pytest.mark.parametrize("confirms", [True, False])
+@pytest.mark.parametrize("rows", [FEW, ENOUGH])
+def test_a_smaller_share_is_kept_only_if_whole_students_confirm_it(
+    work: Callable[..., Selecting],
+    seen: Seen,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    confirms: bool,
+    rows: int,
+) -> None:
+    """Catches the head's wish taken for granted, and students that read other texts than those in question.
+
+    The loss of a student is made up: it rises with the texts that it has read, or falls.
+    """
+    one = replace(work(rows), knobs=replace(KNOBS, share=None))
+    own, folds, texts = one.data.splits[TRAIN], reward_folds(one.data), one.candidates.texts
+    tried = [{"share": 0.25, "loss": 0.1}, {"share": 1.0, "loss": 0.2}]
+    monkeypatch.setattr(selecting, "choose_share", lambda *_, **__: (0.25, tried))
+
+    def losses(place: Path, _work: Selecting, judged: np.ndarray) -> np.ndarray:
+        read = "part" in place.name
+        return np.arange(judged.sum()) + (0.0 if read == confirms else 0.5 + 0.1 * (np.arange(judged.sum()) % 2))
+
+    monkeypatch.setattr(selecting, "_losses", losses)
+    kept = np.load(selected(one, tmp_path) / KEPT_FILE)
+    facts = results(tmp_path)[1]
+    assert facts["share"] == (0.25 if confirms else 1.0)
+    assert facts["confirmation"]["share"] == 0.25
+    assert (facts["confirmation"]["gain"] > facts["confirmation"]["error"]) == confirms
+    wanted = keep_top(np.array(facts["scores"]), np.argmax(np.asarray(one.candidates.logits), axis=1), 0.25)
+    assert kept["learned"].tolist() == (wanted if confirms else np.ones(len(texts), dtype=bool)).tolist()
+    assert kept["random"].sum() == kept["filter"].sum() == kept["learned"].sum()
+    jobs = seen.jobs[len(folds) :]
+    for job, mask, some in zip(
+        jobs, [*folds, *folds], [wanted] * len(folds) + [np.ones_like(wanted)] * len(folds), strict=True
+    ):
+        read = some & ~one.made_from(mask)
+        assert job.data["topic"].splits[TRAIN].texts == own.select(~mask).texts
+        assert job.data["topic"].splits[ADDED].texts == [texts[row] for row in np.flatnonzero(read)]
+        logits = np.concatenate([one.targets[~mask], np.asarray(one.candidates.logits)[read]])
+        np.testing.assert_array_equal(job.targets["topic"], logits)
+        assert not isinstance(job.plan.rule, StatesAtShares)
+    assert not (tmp_path / "students").exists()
+
+
+def test_a_whole_students_loss_is_that_of_each_reward_row(work: Callable[..., Selecting], tmp_path: Path) -> None:
+    """Catches losses of the rows that it was trained on, a mean instead of rows, and one student's for all."""
+    one = work(ENOUGH)
+    (mask,) = reward_folds(one.data)
+    place = selecting._student(tmp_path / "one", one, ~mask, np.arange(len(one.candidates.texts)) < 10)
+    found = selecting._losses(place, one, mask)
+    rows = one.data.splits[TRAIN].select(mask)
+    model, tokenizer = load_with_tokenizer(place)
+    logits = predict_logits(model, tokenise(tokenizer, rows.texts, 32), "topic", pad_id=tokenizer.pad_token_id)
+    labels = np.asarray(rows.labels)
+    wanted = -torch.from_numpy(logits).log_softmax(dim=1)[torch.arange(len(rows)), labels]
+    assert len(found) == mask.sum()
+    np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-5)
+    other = selecting._student(tmp_path / "other", one, ~mask, np.arange(len(one.candidates.texts)) >= 10)
+    assert not np.allclose(selecting._losses(other, one, mask), found)
 
 
 def _all_differ(weights: Sequence[Tensor]) -> None:

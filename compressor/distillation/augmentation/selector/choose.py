@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -79,6 +80,34 @@ def random_like(kept: np.ndarray, classes: np.ndarray, seed: int) -> np.ndarray:
     return drawn
 
 
+@dataclass(frozen=True)
+class Gain:
+    """What some texts take off the loss of others, over the same reward rows.
+
+    Attributes:
+        mean: in the loss's unit.
+        error: standard error of the mean.
+    """
+
+    mean: float
+    error: float
+
+    @classmethod
+    def of(cls, losses: np.ndarray, others: np.ndarray) -> Gain:
+        """Args: losses, others: of each reward row, at least two of them, float [reward rows]."""
+        gains = others - losses
+        return cls(float(gains.mean()), float(np.std(gains, ddof=1)) / math.sqrt(len(gains)))
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the mean is more than its standard error.
+
+        Ours, after the one-standard-error rule of Breiman et al. (1984), Classification and Regression Trees, section
+        3.4.3: on few rows the least of several losses is mostly chance.
+        """
+        return self.mean > self.error
+
+
 def choose_share(
     views: Sequence[View],
     scores: np.ndarray,
@@ -88,13 +117,11 @@ def choose_share(
     gamma: float,
     shares: Sequence[float] = SHARES,
 ) -> tuple[float, list[dict[str, float]]]:
-    """The share of candidates that is kept: all of them, unless the reward rows say clearly that fewer do better.
+    """The share of candidates that a head would keep: all, unless the reward rows say clearly that fewer do better.
 
     For each share the head of every fold's last stored student is trained on all target rows and the kept
-    candidates, by 300 gradient steps on all of them. The share of the least loss is taken where what it takes off the
-    loss of the largest share is more than the standard error of that difference, over the reward rows; else the
-    largest is. Ours, after the one-standard-error rule of Breiman et al. (1984), Classification and Regression Trees,
-    section 3.4.3: on few rows the least of several losses is mostly chance.
+    candidates, by 300 gradient steps on all of them. The share of the least loss is taken where its gain over the
+    largest share is clear, else the largest is.
 
     Args:
         views: stored students, with the same candidates, and two reward rows at least among them.
@@ -116,17 +143,14 @@ def choose_share(
     rising = sorted(shares)
     chosen = [torch.from_numpy(keep_top(scores, classes, share)) for share in rising]
     losses = [[_losses(trial, kept) for trial in trials] for kept in chosen]
-    everything = np.concatenate(losses[-1])
-    found: list[dict[str, float]] = []
-    for share, kept, folds in zip(rising, chosen, losses, strict=True):
-        gains = everything - np.concatenate(folds)
-        loss = float(np.mean([fold.mean() for fold in folds]))
-        error = float(np.std(gains, ddof=1)) / math.sqrt(len(gains))
-        found.append(
-            {"share": share, "kept": int(kept.sum()), "loss": loss, "gain": float(gains.mean()), "error": error}
-        )
-    best = min(found, key=lambda row: row["loss"])
-    return (best if best["gain"] > best["error"] else found[-1])["share"], found
+    gains = [Gain.of(np.concatenate(folds), np.concatenate(losses[-1])) for folds in losses]
+    means = [float(np.mean([fold.mean() for fold in folds])) for folds in losses]
+    found: list[dict[str, float]] = [
+        {"share": share, "kept": int(kept.sum()), "loss": mean, "gain": gain.mean, "error": gain.error}
+        for share, kept, mean, gain in zip(rising, chosen, means, gains, strict=True)
+    ]
+    best = int(np.argmin(means))
+    return rising[best if gains[best].is_clear else -1], found
 
 
 def _losses(trial: HeadTrials, kept: Tensor) -> np.ndarray:

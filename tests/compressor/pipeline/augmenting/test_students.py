@@ -30,6 +30,7 @@ from compressor.pipeline.augmenting_stages import AugmentingStages, added_texts
 from compressor.pipeline.graph import Pipeline
 from compressor.pipeline.learning import load_data
 from compressor.pipeline.run import RunFolder
+from compressor.pipeline.selection_input import Selecting
 from compressor.pipeline.stages import StageStore, needed_for, run_stages
 from compressor.recipe import Recipe
 from tests.compressor.pipeline.augmenting.conftest import LEARNED, SHORT, TRAINING, Make, trained, weights
@@ -57,7 +58,7 @@ def test_a_cell_and_its_stages_keep_to_their_threads(
     others = torch.get_num_threads() + 2
     asked = recipe(LEARNED, training={**TRAINING, "threads": others})
     monkeypatch.setattr(selecting, "select_candidates", remember("selection"))
-    monkeypatch.setattr(selecting.Selecting, "read", remember("read"))
+    monkeypatch.setattr(Selecting, "read", remember("read"))
     monkeypatch.setattr(augmenting, "make_candidates", remember("candidates"))
     for stage in Pipeline(asked, StageStore(tmp_path)).added_stages(asked.method)["topic"].values():
         monkeypatch.setattr(AugmentingStages, "_material", lambda *_: None)

@@ -174,6 +174,27 @@ def test_why_everything_is_kept_is_said(facts: dict[str, Any]) -> None:
     )
 
 
+def test_what_whole_students_said_to_a_smaller_share_is_told(facts: dict[str, Any]) -> None:
+    """A share that the head alone preferred, and that was not taken, would look like a mistake."""
+    selection = facts["selection"]
+    selection["confirmation"] = {"share": 0.5, "gain": 0.0421, "error": 0.03}
+    assert selection_of(facts).seen[3] == (
+        "The share that was chosen is 50% (0.410 on the reward rows; everything: 0.440). Whole students agree: with it "
+        "their loss is less by 0.0421, standard error 0.03."
+    )
+    selection |= {"share": 1.0, "confirmation": {"share": 0.5, "gain": -0.02, "error": 0.03}}
+    assert selection_of(facts).seen[3] == (
+        "Everything is kept (0.440 on the reward rows): the head would keep 50%, but the loss of whole students is not "
+        "less (by -0.02, standard error 0.03)."
+    )
+    selection["confirmation"]["gain"] = 0.02
+    assert (
+        selection_of(facts)
+        .seen[3]
+        .endswith("the loss of whole students is less, by 0.02, standard error 0.03, which is not clear of chance.")
+    )
+
+
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_a_share_that_was_given_is_not_called_a_choice(facts: dict[str, Any], share: float) -> None:
     """Keeping everything because it was asked for says nothing of the selector."""
