@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _BINS = 10
 _EXAMPLES = 8
-_SELECTION_FACTS = ("share", "shares", "curve", "correlation")
+_SELECTION_FACTS = ("share", "shares", "confirmation", "curve", "correlation")
 _SCORES = {"filter": "filter_scores"}
 """Whose scores order the examples; of any other selector the learned ones."""
 

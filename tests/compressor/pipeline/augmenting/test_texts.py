@@ -140,7 +140,11 @@ def test_a_share_that_is_given_is_kept(recipe: Make, store: StageStore, tmp_path
     """Catches a share that is chosen on the reward rows all the same, and students that judge no episode."""
     asked = f"{LEARNED}:share=0.5:reward=student:episodes=3"
     places = [trained(recipe(f"{asked}:selector={name}"), store) for name in ("learned", "random")]
-    kept = [len(next(iter(one.added_places(one.recipe.method).values())).kept().texts) for one in places]
+    found = [next(iter(one.added_places(one.recipe.method).values())).kept() for one in places]
+    kept = [len(one.texts) for one in found]
+    balance = [np.bincount(np.argmax(np.asarray(one.logits), axis=1), minlength=2).tolist() for one in found]
+    assert balance[0] == balance[1]
+    assert found[0].texts != found[1].texts
     stages = places[0].added_stages(places[0].recipe.method)["topic"]
     facts = read_json(places[0].path(stages["selection"]) / SELECTION_FILE)
     made = len(load_candidates(places[0].path(stages["candidates"]) / CANDIDATES_FILE).texts)

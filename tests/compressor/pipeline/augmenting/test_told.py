@@ -27,15 +27,18 @@ from tests.compressor.pipeline.augmenting.conftest import LEARNED, SHORT, Make, 
 
 def test_the_report_tells_what_was_learned(recipe: Make, store: StageStore) -> None:
     """Catches a section with figures of another choice than the student's."""
-    pipeline = trained(recipe(LEARNED), store)
+    pipeline = trained(recipe(f"{LEARNED}:share=0.5"), store)
     facts = augmentation_facts(pipeline)["topic"]
+    assert facts["selection"].keys() == {"share", "shares", "confirmation", "curve", "correlation"}
     counts = facts["counts"]
     assert counts["generated"] == counts["candidates"] + sum(counts["dropped"].values())
     assert sum(row["kept"] for row in facts["classes"]) == counts["kept"] == sum(facts["edits"]["kept"])
     assert sum(facts["domain"]["candidates"]) == counts["candidates"]
     assert {"masked_lm", "generate", "teacher", "student", "selector"} <= facts["seconds"].keys()
     dropped, kept = ([row["score"] for row in facts["examples"][name]] for name in ("dropped", "kept"))
+    assert len(kept) > 1
     assert kept == sorted(kept, reverse=True)
+    assert len(dropped) > 1
     assert dropped == sorted(dropped)
     assert augmentation_facts(trained(recipe("kd"), store)) == {}
     json.dumps(facts)
