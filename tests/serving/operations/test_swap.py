@@ -7,9 +7,10 @@ import gc
 import shutil
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -66,6 +67,24 @@ def test_a_good_bundle_takes_over_and_the_old_one_is_freed(front: Front, newer: 
     assert front.bundle.manifest.version == "2"
     gc.collect()
     assert (old(), session()) == (None, None)
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """The interpreter collects no circles by itself."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def test_an_old_bundle_in_a_circle_is_freed_by_the_swap_itself(front: Front, newer: Path, uncollected: None) -> None:
+    """Serving makes hardly any garbage: the next collection may be hours away, and both models in memory till then."""
+    circle: list[Any] = [front.bundle]
+    circle.append(circle)
+    old = weakref.ref(front.bundle)
+    del circle
+    assert asyncio.run(Swapper(front, Bundle.load).swap(newer)).outcome == "swapped"
+    assert old() is None
 
 
 @pytest.mark.parametrize("damage", ["model", "golden", "manifest", "missing"])
