@@ -1,0 +1,132 @@
+"""The protocol's time limits to the sweep, on an event loop whose clock only the test moves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from serving.engine.dummy import DummyEngine
+from serving.http.app import create_app
+from serving.http.protocol_limits import REFUSED_SECONDS, SWEEP_SECONDS, LimitedProtocol, protocol_class
+from serving.operations.settings import Limits, ServerSettings
+from tests.serving.http.wire import post
+
+LIMITS = Limits(header_seconds=8.0, idle_seconds=20.0, connections=1)
+
+
+class StillLoop(asyncio.SelectorEventLoop):
+    """Time passes by `pass_by` alone."""
+
+    now = 1000.0
+
+    def time(self) -> float:
+        """Of this loop's timers."""
+        return self.now
+
+    async def pass_by(self, seconds: float) -> None:
+        """Let time pass, sweep by sweep."""
+        for _ in range(round(seconds / SWEEP_SECONDS)):
+            self.now += SWEEP_SECONDS
+            for _ in range(10):  # whatever a sweep or a request sets going
+                await asyncio.sleep(0)
+
+
+class Wire(asyncio.Transport):
+    """The server's end of a connection."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("client", 1), "sockname": ("server", 2)})
+        self.received = b""
+        self.end = ""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Keep what the client would read."""
+        self.received += bytes(data)
+
+    def is_closing(self) -> bool:
+        """Whether it has ended."""
+        return bool(self.end)
+
+    def close(self) -> None:
+        """After what was written."""
+        self.end = self.end or "closed"
+
+    def abort(self) -> None:
+        """At once."""
+        self.end = self.end or "aborted"
+
+    def pause_reading(self) -> None:
+        """Never needed here."""
+
+    def resume_reading(self) -> None:
+        """Never needed here."""
+
+
+Act = Callable[[LimitedProtocol], None]
+
+
+def speak(data: bytes) -> Act:
+    """A client that sends this and then nothing more."""
+    return lambda connection: connection.data_received(data)
+
+
+def connection_of(loop: StillLoop, state: ServerState, kind: Any) -> tuple[Any, Wire]:
+    """A connection that has just been made."""
+    app = create_app(DummyEngine(), ServerSettings(limits=LIMITS))
+    config = uvicorn.Config(app, lifespan="off", log_config=None, timeout_keep_alive=LIMITS.idle_seconds)  # type: ignore[arg-type]
+    connection, wire = kind(config, state, {}, loop), Wire()
+    connection.connection_made(wire)
+    return connection, wire
+
+
+@pytest.mark.parametrize(
+    ("act", "seconds", "end", "told"),
+    [
+        (lambda connection: None, LIMITS.header_seconds, "aborted", b""),
+        (speak(b"GET /livez HTT"), LIMITS.header_seconds, "closed", b"HTTP/1.1 408"),
+        (speak(post(b'{"te', length=1000)), LIMITS.header_seconds, "closed", b"HTTP/1.1 408"),
+        (speak(post()), LIMITS.idle_seconds, "closed", b"HTTP/1.1 200"),
+        (lambda connection: connection.pause_writing(), LIMITS.header_seconds, "aborted", b""),
+    ],
+    ids=["silence", "half a head", "half a body", "silence after an answer", "no reading"],
+)
+def test_a_connection_lasts_as_long_as_the_settings_say(act: Act, seconds: float, end: str, told: bytes) -> None:
+    """Twice the time is half the connections under attack; less loses clients that are only slow."""
+
+    async def scene(loop: StillLoop) -> None:
+        connection, wire = connection_of(loop, ServerState(), protocol_class(LIMITS))
+        act(connection)
+        await loop.pass_by(seconds)
+        assert wire.end == ""
+        await loop.pass_by(2 * SWEEP_SECONDS)
+        assert (wire.end, wire.received[: len(told)]) == (end, told)
+        connection.connection_lost(None)
+        await loop.pass_by(2 * SWEEP_SECONDS)
+
+    with asyncio.Runner(loop_factory=StillLoop) as runner:
+        loop: Any = runner.get_loop()
+        runner.run(scene(loop))
+
+
+def test_a_connection_too_many_lasts_a_moment() -> None:
+    """With the time of the others, the server would hold two times as many connections as it may."""
+
+    async def scene(loop: StillLoop) -> None:
+        state, kind = ServerState(), protocol_class(LIMITS)
+        (first, held), (second, refused) = (connection_of(loop, state, kind) for _ in range(2))
+        await loop.pass_by(REFUSED_SECONDS)
+        assert refused.end == ""
+        await loop.pass_by(2 * SWEEP_SECONDS)
+        assert (refused.end, held.end) == ("aborted", "")
+        for connection in (first, second):
+            connection.connection_lost(None)
+        await loop.pass_by(2 * SWEEP_SECONDS)
+
+    with asyncio.Runner(loop_factory=StillLoop) as runner:
+        loop: Any = runner.get_loop()
+        runner.run(scene(loop))
