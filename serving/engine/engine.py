@@ -162,9 +162,9 @@ class LaneEngine:
             NotReady: the engine is starting, draining or failed.
             UserError, BundleError: as of `start`; the old bundle stays.
         """
-        self._ready()
+        self._check_alive()
         served = await asyncio.to_thread(Served.prepare, new_bundle, self.settings.max_rows)
-        self._ready()
+        self._check_alive()
         self._served = served
         self._crew.count("swaps")
 
@@ -180,6 +180,12 @@ class LaneEngine:
         if self.state in ("starting", "draining") or self._served is None:
             raise NotReady(f"the engine is {self.state}")
         return self._served
+
+    def _check_alive(self) -> None:
+        """NotReady also for a failed engine, which has no lane left to serve another bundle with."""
+        self._ready()
+        if self._crew.has_failed:
+            raise NotReady("the engine has failed; this process is to be restarted")
 
     def _expire(self, order: Order) -> None:
         """The deadline has come: whoever waits is told so, whatever the lane does."""

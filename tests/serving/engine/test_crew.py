@@ -166,23 +166,52 @@ def test_requests_that_wait_are_told_when_the_model_is_broken(set_stage: Set) ->
     play(scene)
 
 
-def test_an_answer_between_failures_spares_the_probe(set_stage: Set) -> None:
-    """Clients' bad texts, spread over a day, would cost honest requests a call of the model each few times."""
-    num_words: list[int] = []
+@pytest.fixture
+def num_words() -> list[int]:
+    """Of each call so far; `fail_on_two` fills it."""
+    return []
 
-    def fail(input_ids: Any) -> None:
+
+@pytest.fixture
+def fail_on_two(num_words: list[int]) -> Callable[[Any], None]:
+    """A model that fails on texts of two words."""
+
+    def act(input_ids: Any) -> None:
         num_words.append(input_ids.shape[1])
         if num_words[-1] == 2:
             raise RuntimeError("a bad text")
 
-    stage = set_stage(fail)
+    return act
+
+
+def test_answers_between_failures_spare_the_probe(
+    set_stage: Set, fail_on_two: Callable[[Any], None], num_words: list[int]
+) -> None:
+    """Clients' bad texts, spread over a day, would cost honest requests a call of the model each few times."""
+    stage = set_stage(fail_on_two)
+    few, many = FAILURES_BEFORE_PROBE // 2, FAILURES_BEFORE_PROBE - 1
+    texts = [*["bad text"] * many, "good", *["bad text"] * few, "good", *["bad text"] * few, "good"]
 
     async def scene() -> None:
-        for text in [*["bad text"] * (FAILURES_BEFORE_PROBE - 1), "good"] * 2:
+        for text in texts:
             await ending(stage.ask(text))
 
     play(scene)
-    assert len(num_words) == 2 * FAILURES_BEFORE_PROBE
+    assert len(num_words) == len(texts)
+
+
+def test_bad_texts_alone_cost_one_probe_for_so_many(
+    set_stage: Set, fail_on_two: Callable[[Any], None], num_words: list[int]
+) -> None:
+    """A probe after each of them is twice the load, for whoever sends nothing else."""
+    stage = set_stage(fail_on_two)
+
+    async def scene() -> None:
+        for _ in range(3 * FAILURES_BEFORE_PROBE - 1):
+            await ending(stage.ask("bad text"))
+
+    play(scene)
+    assert len(num_words) == 3 * FAILURES_BEFORE_PROBE - 1 + 2
     assert not stage.crew.has_failed
 
 

@@ -8,12 +8,14 @@ import random
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from serving.engine.contract import Answered, Expired, LaneFailed, Load, Overloaded, Work
+from serving.bundle import Bundle
+from serving.engine.contract import Answered, Expired, LaneFailed, Load, NotReady, Overloaded, Work
 from serving.engine.engine import LaneEngine
 
 WORDS = ("refund", "broken", "thanks", "please", "unheard")
@@ -112,6 +114,17 @@ def test_a_model_that_fails_on_known_texts_is_told_to_the_liveness_probe(make: M
     assert all(isinstance(ending, LaneFailed) for ending, _ in endings)
     assert engine.state == "failed"
     assert isinstance(_ends(engine, [_work("refund")])[0][0], LaneFailed)
+
+
+def test_a_failed_engine_cannot_be_swapped(make: Make, trouble: Any, bundle_folder: Path) -> None:
+    """Whoever deploys a better bundle would be told that it serves, while every request fails."""
+    engine = make()
+    trouble(engine.bundle, lambda input_ids: _raise(RuntimeError("device lost")))
+    _ends(engine, [_work("refund") for _ in range(30)])
+    assert engine.state == "failed"
+    with pytest.raises(NotReady, match="failed"):
+        _play(engine.swap(Bundle.load(bundle_folder)))
+    assert engine.load().counters["swaps"] == 0
 
 
 def test_poison_from_clients_does_not_make_the_engine_fail(make: Make) -> None:
