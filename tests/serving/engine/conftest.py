@@ -7,17 +7,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import serving.engine.crew
 from serving.bundle import Bundle
 from serving.engine.admission import Admission
 from serving.engine.contract import Expired, Overloaded
 from serving.engine.cost import CostModel
+from serving.engine.dummy import dummy_bundle
 from serving.engine.engine import EngineSettings, LaneEngine
 from serving.engine.schedule import Scheduler
 from serving.engine.tickets import Item, Ticket
+from tests.serving.engine.stage import COSTS as STAGE_COSTS
+from tests.serving.engine.stage import Clock, Stage
 
 COSTS = CostModel(fixed=0.0005, per_token=0.0001, per_square=0.0, merges=False)
 
@@ -210,3 +215,22 @@ class Trouble:
 def trouble() -> type[Trouble]:
     """The class itself."""
     return Trouble
+
+
+@pytest.fixture
+def set_stage(monkeypatch: pytest.MonkeyPatch, trouble: Any) -> Iterator[Callable[..., Stage]]:
+    """`set_stage(act, lanes=1, costs=...)`: lanes over a model that asks `act` before each call."""
+    stages: list[Stage] = []
+
+    def start(act: Callable[[Any], Any], lanes: int = 1, costs: CostModel = STAGE_COSTS) -> Stage:
+        clock = Clock()
+        monkeypatch.setattr(serving.engine.crew, "time", SimpleNamespace(monotonic=clock.monotonic))
+        bundle = dummy_bundle()
+        stage = Stage(clock, bundle, trouble(bundle, act), costs=costs, lanes=lanes)
+        stages.append(stage)
+        stage.crew.start()
+        return stage
+
+    yield start
+    for stage in stages:
+        stage.crew.stop()

@@ -2,217 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import queue
-import threading
-import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import serving.engine.crew
-from serving.engine.admission import TokenEstimator
-from serving.engine.contract import Answered, Expired, LaneFailed, Work
-from serving.engine.cost import CostModel
-from serving.engine.crew import LOSSES_PER_LANE, Crew
-from serving.engine.dummy import dummy_bundle
-from serving.engine.lanes import LONGEST_STALL_SECONDS, Lane, perform
-from serving.engine.orders import Order
-from serving.engine.schedule import Scheduler
-from serving.engine.served import FAILURES_BEFORE_PROBE, Served
-
-COSTS = CostModel(fixed=0.001, per_token=0.0, per_square=0.0, merges=False)
-PATIENCE = 1e9
-WAIT_SECONDS = 20.0
-"""For what comes at once, on a busy machine too."""
-
-
-class Clock:
-    """Stands still unless it is moved, so that no call hangs only because the machine is busy."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self._num_looks = 0
-        self._watchdog: threading.Thread | None = None
-
-    def monotonic(self) -> float:
-        """As `time.monotonic`; the watchdog's looks are counted."""
-        thread = threading.current_thread()
-        if thread.name == "watchdog":
-            self._watchdog = thread
-            self._num_looks += 1
-        return self.now
-
-    def leap(self, seconds: float = 2 * LONGEST_STALL_SECONDS) -> None:
-        """Let time pass, and the watchdog look at every lane or end; without a number, every call hangs."""
-        self.now += seconds
-        goal = self._num_looks + 2  # a look that has begun may have read the clock before
-        wait_for(lambda: self._num_looks >= goal or not (self._watchdog is None or self._watchdog.is_alive()))
-
-
-def wait_for(is_so: Callable[[], object]) -> None:
-    """Until something is so, which is soon."""
-    end = time.monotonic() + WAIT_SECONDS
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.001)
-
-
-class Holding:
-    """A model whose calls wait until the test lets each go."""
-
-    def __init__(self) -> None:
-        self._begun: queue.Queue[tuple[threading.Thread, threading.Event]] = queue.Queue()
-
-    def __call__(self, input_ids: Any) -> None:
-        """Begin one, and wait."""
-        release = threading.Event()
-        self._begun.put((threading.current_thread(), release))
-        release.wait(WAIT_SECONDS)
-
-    def next_call(self) -> tuple[threading.Thread, threading.Event]:
-        """The thread of the next call that has begun, and what lets it go."""
-        return self._begun.get(timeout=WAIT_SECONDS)
-
-    def lose_call(self, clock: Clock) -> None:
-        """Let the next call hang until its lane is given up, and then come back."""
-        thread, release = self.next_call()
-        clock.leap()
-        release.set()
-        thread.join(WAIT_SECONDS)
-
-
-class Stage:
-    """A crew that has been started, over a bundle in memory."""
-
-    def __init__(self, clock: Clock, costs: CostModel, lanes: int) -> None:
-        self.clock = clock
-        bundle = dummy_bundle()
-        known = bundle.model.encoder.encode_checked(("known",))
-        self.served = Served(bundle, costs, TokenEstimator(bundle.manifest.inputs.max_length, num_special=0), known)
-        self.crew = Crew(Scheduler(lanes), queue_tokens=100_000, stall_seconds=0.04)
-
-    def order(self, *texts: str, patience: float = PATIENCE) -> Order:
-        """A request that is not submitted yet."""
-        work = Work(tuple((text,) for text in texts), None, self.clock.now + patience)
-        return Order(work, self.served, self.served.bundle.model.tasks, self.clock.now)
-
-    def ask(self, *texts: str) -> Order:
-        """Submit a request, and wake lanes for it."""
-        order = self.order(*texts)
-        wake(self.crew.submit(order))
-        return order
-
-
-def wake(lanes: list[Lane]) -> None:
-    """As the engine does."""
-    for lane in lanes:
-        lane.wake()
-
-
-async def ending(order: Order) -> Any:
-    """What a request ends with."""
-    (end,) = await asyncio.wait_for(asyncio.gather(order.future, return_exceptions=True), WAIT_SECONDS)
-    return end
-
+from serving.engine.contract import Answered, Expired, LaneFailed
+from serving.engine.crew import LOSSES_PER_LANE
+from serving.engine.lanes import perform
+from tests.serving.engine.stage import MERGING, Holding, Stage, ending, play, wait_for, wake
 
 Set = Callable[..., Stage]
-
-
-@pytest.fixture
-def set_stage(monkeypatch: pytest.MonkeyPatch, trouble: Any) -> Iterator[Set]:
-    """`set_stage(act, lanes=1, costs=COSTS)`: lanes over a model that asks `act` before each call."""
-    stages: list[Stage] = []
-
-    def start(act: Callable[[Any], Any], lanes: int = 1, costs: CostModel = COSTS) -> Stage:
-        clock = Clock()
-        monkeypatch.setattr(serving.engine.crew, "time", SimpleNamespace(monotonic=clock.monotonic))
-        stage = Stage(clock, costs, lanes)
-        trouble(stage.served.bundle, act)
-        stages.append(stage)
-        stage.crew.start()
-        return stage
-
-    yield start
-    for stage in stages:
-        stage.crew.stop()
-
-
-def play(scene: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """A scene on an event loop of its own."""
-    asyncio.run(scene())
-
-
-def test_requests_that_wait_are_told_when_the_model_is_broken(set_stage: Set) -> None:
-    """No lane will ever come to them: each would wait for its deadline, though all is known."""
-    may_fail = threading.Event()
-
-    def fail(input_ids: Any) -> None:
-        may_fail.wait(WAIT_SECONDS)
-        raise RuntimeError("device lost")
-
-    stage = set_stage(fail)
-
-    async def scene() -> None:
-        orders = [stage.ask("text") for _ in range(3 * FAILURES_BEFORE_PROBE)]
-        may_fail.set()
-        assert {type(await ending(order)) for order in orders} == {LaneFailed}
-        assert stage.crew.counters["calls"] == FAILURES_BEFORE_PROBE
-        with pytest.raises(LaneFailed):
-            stage.ask("text")
-
-    play(scene)
-
-
-@pytest.fixture
-def num_words() -> list[int]:
-    """Of each call so far; `fail_on_two` fills it."""
-    return []
-
-
-@pytest.fixture
-def fail_on_two(num_words: list[int]) -> Callable[[Any], None]:
-    """A model that fails on texts of two words."""
-
-    def act(input_ids: Any) -> None:
-        num_words.append(input_ids.shape[1])
-        if num_words[-1] == 2:
-            raise RuntimeError("a bad text")
-
-    return act
-
-
-def test_answers_between_failures_spare_the_probe(
-    set_stage: Set, fail_on_two: Callable[[Any], None], num_words: list[int]
-) -> None:
-    """Clients' bad texts, spread over a day, would cost honest requests a call of the model each few times."""
-    stage = set_stage(fail_on_two)
-    few, many = FAILURES_BEFORE_PROBE // 2, FAILURES_BEFORE_PROBE - 1
-    texts = [*["bad text"] * many, "good", *["bad text"] * few, "good", *["bad text"] * few, "good"]
-
-    async def scene() -> None:
-        for text in texts:
-            await ending(stage.ask(text))
-
-    play(scene)
-    assert len(num_words) == len(texts)
-
-
-def test_bad_texts_alone_cost_one_probe_for_so_many(
-    set_stage: Set, fail_on_two: Callable[[Any], None], num_words: list[int]
-) -> None:
-    """A probe after each of them is twice the load, for whoever sends nothing else."""
-    stage = set_stage(fail_on_two)
-
-    async def scene() -> None:
-        for _ in range(3 * FAILURES_BEFORE_PROBE - 1):
-            await ending(stage.ask("bad text"))
-
-    play(scene)
-    assert len(num_words) == 3 * FAILURES_BEFORE_PROBE - 1 + 2
-    assert not stage.crew.has_failed
 
 
 @pytest.mark.parametrize("lanes", [1, 2])
@@ -336,7 +138,7 @@ def test_a_lane_that_broke_while_idle_is_never_woken(set_stage: Set) -> None:
 def test_a_call_of_several_texts_may_take_the_time_of_all(set_stage: Set) -> None:
     """Given up after the time of one of them, every large merged call would be a hang."""
     holding = Holding()
-    stage = set_stage(holding, costs=CostModel(fixed=1.0, per_token=1e-9, per_square=0.0))
+    stage = set_stage(holding, costs=MERGING)
 
     async def scene() -> None:
         first = stage.ask("text")
@@ -358,7 +160,7 @@ def test_a_call_of_several_texts_may_take_the_time_of_all(set_stage: Set) -> Non
 def test_texts_are_left_for_lanes_that_have_nothing_to_do(set_stage: Set) -> None:
     """One lane that takes all company leaves the others idle, and every text waits for the longest call."""
     holding = Holding()
-    stage = set_stage(holding, lanes=2, costs=CostModel(fixed=1.0, per_token=1e-9, per_square=0.0))
+    stage = set_stage(holding, lanes=2, costs=MERGING)
 
     async def scene() -> None:
         order = stage.ask("text", "text")
