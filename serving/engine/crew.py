@@ -250,13 +250,16 @@ class Crew:
         self._lanes.append(Lane(self._num_lanes_made, self._serve))
 
     def _watch(self, watch_seconds: float) -> None:
-        while not self._stop.wait(watch_seconds) and not self.has_failed:
+        while not self._stop.wait(watch_seconds):
             with self._lock:
+                if self._stop.is_set() or self.has_failed:
+                    return  # the lanes end as they should: none of them is lost
                 now = time.monotonic()
                 lost = [lane for lane in self._lanes if lane.is_lost(now)]
                 endings = [ending for lane in lost for ending in self._replace(lane)]
+                has_failed = self.has_failed
             tell(endings)
-            if self.has_failed:
+            if has_failed:
                 self.fail_all(LaneFailed("too many lanes hang in the model"))
 
     def _replace(self, lane: Lane) -> list[Ending]:

@@ -111,3 +111,29 @@ def test_what_a_failed_call_took_teaches_the_door_nothing(set_stage: Set) -> Non
         assert stage.scheduler.pace < 1.0, "on a clock that stands still every answer is a fast one"
 
     play(scene)
+
+
+def test_a_broken_model_is_not_mended_by_an_answer_that_was_under_way(set_stage: Set) -> None:
+    """The engine would be ready again with one lane less, and its liveness probe content."""
+    holding = Holding()
+
+    def act(input_ids: Any) -> None:
+        if input_ids.shape[1] == 3:
+            holding(input_ids)
+            return
+        raise RuntimeError("device lost")
+
+    stage = set_stage(act, lanes=2)
+
+    async def scene() -> None:
+        held = stage.ask("under way already")
+        thread, release = holding.next_call()
+        for _ in range(FAILURES_BEFORE_PROBE):
+            assert isinstance(await ending(stage.ask("text")), LaneFailed)
+        assert isinstance(await ending(held), LaneFailed)
+        release.set()
+        thread.join(WAIT_SECONDS)
+
+    play(scene)
+    assert stage.crew.has_failed
+    assert (stage.crew.load().running, stage.crew.counters["requests_answered"]) == (0, 0)
