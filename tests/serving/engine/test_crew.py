@@ -164,14 +164,21 @@ def test_texts_are_left_for_lanes_that_have_nothing_to_do(set_stage: Set) -> Non
     stage = set_stage(holding, lanes=2, costs=MERGING)
 
     async def scene() -> None:
-        order = stage.ask("text", "text")
-        releases = [holding.next_call()[1] for _ in range(2)]
+        wait_for(lambda: len(stage.crew._idle) == 2)
+        order = stage.order("text", "text", "text")
+        first, second = stage.crew.submit(order)
+        first.wake()
+        releases = [holding.next_call()[1]]
+        load = stage.crew.load()
+        assert (load.running, load.queued_texts) == (2, 1)
+        second.wake()
+        releases.append(holding.next_call()[1])
         for release in releases:
             release.set()
         assert isinstance(await ending(order), Answered)
 
     play(scene)
-    assert stage.crew.counters["calls_merged"] == 0
+    assert stage.crew.counters["calls_merged"] == 1
 
 
 def test_what_expires_while_it_waits_is_told_by_the_lane_that_finds_it(set_stage: Set) -> None:
