@@ -1,0 +1,175 @@
+"""What a lane takes and with which company, what it counts of that, and what others learn from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import serving.engine.crew
+from serving.engine.contract import Answered, Expired, Overloaded
+from serving.engine.lanes import perform
+from tests.serving.engine.stage import MERGING, Holding, Stage, ending, play, wait_for, wake
+
+Set = Callable[..., Stage]
+
+
+def test_a_call_of_several_texts_may_take_the_time_of_all(set_stage: Set) -> None:
+    """Given up after the time of one of them, every large merged call would be a hang."""
+    holding = Holding()
+    stage = set_stage(holding, costs=MERGING)
+
+    async def scene() -> None:
+        first = stage.ask("text")
+        _, release_first = holding.next_call()
+        orders = [stage.ask("text"), stage.ask("text")]
+        release_first.set()
+        assert isinstance(await ending(first), Answered)
+        _, release = holding.next_call()
+        assert stage.crew.load().running == 2
+        stage.clock.leap(75.0)
+        release.set()
+        assert [type(await ending(order)) for order in orders] == [Answered, Answered]
+
+    play(scene)
+    assert stage.crew.counters["calls_merged"] == 1
+    assert stage.crew.counters["lanes_replaced"] == 0
+
+
+def test_texts_are_left_for_lanes_that_have_nothing_to_do(set_stage: Set) -> None:
+    """One lane that takes all company leaves the others idle, and every text waits for the longest call."""
+    holding = Holding()
+    stage = set_stage(holding, lanes=2, costs=MERGING)
+
+    async def scene() -> None:
+        wait_for(lambda: len(stage.crew._idle) == 2)
+        order = stage.order("text", "text", "text")
+        first, second = stage.crew.submit(order)
+        first.wake()
+        releases = [holding.next_call()[1]]
+        load = stage.crew.load()
+        assert (load.running, load.queued_texts) == (2, 1)
+        second.wake()
+        releases.append(holding.next_call()[1])
+        for release in releases:
+            release.set()
+        assert isinstance(await ending(order), Answered)
+
+    play(scene)
+    assert stage.crew.counters["calls_merged"] == 1
+
+
+def test_what_expires_while_it_waits_is_told_by_the_lane_that_finds_it(set_stage: Set) -> None:
+    """The scheduler has forgotten it by then: nobody else would ever tell its caller."""
+    holding = Holding()
+    stage = set_stage(holding)
+
+    async def scene() -> None:
+        first = stage.ask("text")
+        _, release = holding.next_call()
+        late = stage.order("text", patience=1.0)
+        wake(stage.crew.submit(late))
+        stage.clock.now += 1.0
+        release.set()
+        assert isinstance(await ending(first), Answered)
+        assert isinstance(await ending(late), Expired)
+
+    play(scene)
+    assert stage.crew.counters["requests_expired"] == 1
+    assert stage.crew.load().requests == 0
+
+
+def test_refused_requests_are_counted_as_what_they_are(set_stage: Set) -> None:
+    """Expired ones that count as overload would have somebody buy machines for clients with wrong clocks."""
+    holding = Holding()
+    stage = set_stage(holding)
+
+    def submit_many() -> None:
+        for _ in range(100):
+            stage.crew.submit(stage.order("text", patience=0.01))
+
+    async def scene() -> None:
+        with pytest.raises(Expired):
+            stage.crew.submit(stage.order("text", patience=-1.0))
+        stage.ask("text")
+        _, release = holding.next_call()
+        with pytest.raises(Overloaded):
+            submit_many()
+        release.set()
+
+    play(scene)
+    counters = stage.crew.counters
+    assert (counters["requests_expired"], counters["requests_overloaded"]) == (1, 1)
+
+
+def test_as_many_lanes_are_woken_as_there_are_texts(set_stage: Set) -> None:
+    """Fewer leave texts waiting beside idle lanes; more cost every request the wake-ups of lanes that find nothing."""
+    stage = set_stage(lambda input_ids: None, lanes=4)
+
+    async def scene() -> None:
+        for num_texts, num_woken in ((1, 1), (3, 3), (9, 4)):
+            wait_for(lambda: len(stage.crew._idle) == 4)
+            order = stage.order(*["text"] * num_texts)
+            woken = stage.crew.submit(order)
+            assert len(set(woken)) == num_woken
+            wake(woken)
+            assert isinstance(await ending(order), Answered)
+
+    play(scene)
+
+
+def test_a_request_queues_until_its_first_text_runs(set_stage: Set) -> None:
+    """Whoever looks for what is slow would look at the queue where it is the model."""
+    holding = Holding()
+    stage = set_stage(holding)
+
+    async def scene() -> None:
+        orders = [stage.ask("text", "text"), stage.ask("text")]
+        for _ in range(3):
+            _, release = holding.next_call()
+            stage.clock.now += 0.01
+            release.set()
+        assert [(await ending(order)).queue_seconds for order in orders] == pytest.approx([0.0, 0.02])
+
+    play(scene)
+
+
+def test_a_shared_call_counts_for_each_request_in_it(set_stage: Set, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole for each text, the model would seem to work longer than the server has run; or company never to queue."""
+
+    def perform_in_six_seconds(call: Any) -> Any:
+        outcome = perform(call)
+        outcome.seconds = 6.0
+        return outcome
+
+    monkeypatch.setattr(serving.engine.crew, "perform", perform_in_six_seconds)
+    holding = Holding()
+    stage = set_stage(holding, costs=MERGING)
+
+    async def scene() -> None:
+        first = stage.ask("text")
+        _, release = holding.next_call()
+        orders = [stage.ask("text"), stage.ask("text", "text")]
+        stage.clock.now += 2.0
+        release.set()
+        holding.next_call()[1].set()
+        answers = [await ending(order) for order in (first, *orders)]
+        assert [answered.run_seconds for answered in answers] == [6.0, 2.0, 4.0]
+        assert [answered.queue_seconds for answered in answers] == [0.0, 2.0, 2.0]
+
+    play(scene)
+
+
+def test_lengths_are_learnt_from_answers(set_stage: Set) -> None:
+    """The first guess is for English prose: for another language every prediction would be wrong for ever."""
+    stage = set_stage(lambda input_ids: None)
+    text = " ".join("abcdefgh" * 5)
+
+    async def scene() -> None:
+        guess = stage.order(text).ticket.items[0].tokens
+        for _ in range(10):
+            assert (await ending(stage.ask(text))).tokens == [40]
+        assert guess < 30 < stage.order(text).ticket.items[0].tokens <= 40
+
+    play(scene)
