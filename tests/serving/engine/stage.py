@@ -119,3 +119,9 @@ async def ending(order: Order) -> Any:
 def play(scene: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """A scene on an event loop of its own."""
     asyncio.run(scene())
+
+
+def fail_on_two_words(input_ids: Any) -> None:
+    """A model that cannot stand them."""
+    if input_ids.shape[1] == 2:
+        raise RuntimeError("a bad text")

@@ -10,15 +10,9 @@ import pytest
 
 from serving.engine.contract import Answered, LaneFailed
 from serving.engine.served import FAILURES_BEFORE_PROBE
-from tests.serving.engine.stage import MERGING, WAIT_SECONDS, Holding, Stage, ending, play
+from tests.serving.engine.stage import MERGING, WAIT_SECONDS, Holding, Stage, ending, fail_on_two_words, play
 
 Set = Callable[..., Stage]
-
-
-def fail_on_two_words(input_ids: Any) -> None:
-    """A model that cannot stand them."""
-    if input_ids.shape[1] == 2:
-        raise RuntimeError("a bad text")
 
 
 def test_requests_that_wait_are_told_when_the_model_is_broken(set_stage: Set) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+import logging
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 import serving.engine.crew
-from serving.engine.contract import Answered, Expired, Overloaded
+from serving.engine.contract import Answered, Expired, LaneFailed, Overloaded
 from serving.engine.lanes import perform
-from tests.serving.engine.stage import MERGING, Holding, Stage, ending, play, wait_for, wake
+from serving.engine.orders import Order
+from serving.engine.tickets import Item, Ticket
+from tests.serving.engine.stage import MERGING, Holding, Stage, ending, fail_on_two_words, play, wait_for, wake
 
 Set = Callable[..., Stage]
 
@@ -96,6 +100,7 @@ def test_refused_requests_are_counted_as_what_they_are(set_stage: Set) -> None:
         _, release = holding.next_call()
         with pytest.raises(Overloaded):
             submit_many()
+        stage.crew.fail_all(LaneFailed("the test is over"))
         release.set()
 
     play(scene)
@@ -171,5 +176,29 @@ def test_lengths_are_learnt_from_answers(set_stage: Set) -> None:
         for _ in range(10):
             assert (await ending(stage.ask(text))).tokens == [40]
         assert guess < 30 < stage.order(text).ticket.items[0].tokens <= 40
+
+    play(scene)
+
+
+@pytest.fixture
+def num_left() -> Iterator[Callable[[], int]]:
+    """How many requests, with their texts, are in memory; nothing is collected meanwhile."""
+    gc.disable()
+    yield lambda: sum(isinstance(thing, Order | Ticket | Item) for thing in gc.get_objects())
+    gc.enable()
+
+
+def test_requests_that_have_ended_leave_no_circle_behind(
+    set_stage: Set, num_left: Callable[[], int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server looks for circles seldom: each would keep its texts, and its bundle after a swap, for minutes."""
+    caplog.set_level(logging.CRITICAL)  # what is captured keeps exceptions, and with them whatever they saw
+    stage = set_stage(fail_on_two_words)
+
+    async def scene() -> None:
+        before = num_left()
+        for texts in (["text"], ["text"] * 9, ["bad text"]):
+            await ending(stage.ask(*texts))
+        wait_for(lambda: num_left() <= before)
 
     play(scene)
