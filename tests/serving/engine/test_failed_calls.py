@@ -10,7 +10,7 @@ import pytest
 
 from serving.engine.contract import Answered, LaneFailed
 from serving.engine.served import FAILURES_BEFORE_PROBE
-from tests.serving.engine.stage import MERGING, WAIT_SECONDS, Holding, Stage, ending, fail_on_two_words, play
+from tests.serving.engine.stage import MERGING, WAIT_SECONDS, Holding, Stage, ending, fail_on_two_words, play, wait_for
 
 Set = Callable[..., Stage]
 
@@ -32,6 +32,7 @@ def test_requests_that_wait_are_told_when_the_model_is_broken(set_stage: Set) ->
         assert stage.crew.counters["calls"] == FAILURES_BEFORE_PROBE
         with pytest.raises(LaneFailed):
             stage.ask("text")
+        wait_for(lambda: stage.crew.load().lanes_alive == 0)
 
     play(scene)
 

@@ -29,7 +29,8 @@ def test_calls_that_come_back_too_late_again_and_again_are_a_failed_engine(set_s
             assert not stage.crew.has_failed
             order = stage.ask("text")
             holding.lose_call(stage.clock)
-            assert isinstance(await ending(order), LaneFailed)
+            end = await ending(order)
+            assert (type(end), str(end)) == (LaneFailed, "the model did not come back in time")
 
     play(scene)
     assert stage.crew.has_failed

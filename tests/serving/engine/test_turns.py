@@ -11,7 +11,7 @@ import pytest
 
 import serving.engine.crew
 from serving.engine.contract import Answered, Expired, LaneFailed, Overloaded
-from serving.engine.lanes import perform
+from serving.engine.lanes import STALL_FACTOR, perform
 from serving.engine.orders import Order
 from serving.engine.tickets import Item, Ticket
 from tests.serving.engine.stage import MERGING, Holding, Stage, ending, fail_on_two_words, play, wait_for, wake
@@ -53,7 +53,7 @@ def test_texts_are_left_for_lanes_that_have_nothing_to_do(set_stage: Set) -> Non
         first.wake()
         releases = [holding.next_call()[1]]
         load = stage.crew.load()
-        assert (load.running, load.queued_texts) == (2, 1)
+        assert (load.running, load.queued_texts, load.queued_tokens) == (2, 1, 1), "its length is known by now"
         second.wake()
         releases.append(holding.next_call()[1])
         for release in releases:
@@ -176,6 +176,41 @@ def test_lengths_are_learnt_from_answers(set_stage: Set) -> None:
         for _ in range(10):
             assert (await ending(stage.ask(text))).tokens == [40]
         assert guess < 30 < stage.order(text).ticket.items[0].tokens <= 40
+
+    play(scene)
+    assert stage.crew.counters["tokens_run"] == 400
+
+
+def test_a_request_can_be_dropped_until_its_answer_is_on_its_way(set_stage: Set) -> None:
+    """A caller whose deadline crosses with the answer would be told that it expired, and count twice."""
+    holding = Holding()
+    stage = set_stage(holding)
+
+    async def scene() -> None:
+        answered, dropped = stage.ask("text"), stage.ask("text")
+        assert stage.crew.drop(dropped, "requests_expired")
+        holding.next_call()[1].set()
+        wait_for(lambda: answered.is_settled)  # the event loop stands still: it has not heard of it yet
+        assert not stage.crew.drop(answered, "requests_expired")
+        assert not stage.crew.drop(dropped, "requests_expired")
+        assert isinstance(await ending(answered), Answered)
+
+    play(scene)
+    counters = stage.crew.counters
+    assert (counters["requests_answered"], counters["requests_expired"]) == (1, 1)
+
+
+def test_a_call_that_is_long_by_nature_does_not_hang(set_stage: Set) -> None:
+    """With the setting alone, every text of a large model would cost a lane."""
+    holding = Holding()
+    stage = set_stage(holding, costs=MERGING)
+
+    async def scene() -> None:
+        order = stage.ask("text")
+        _, release = holding.next_call()
+        stage.clock.leap(0.9 * STALL_FACTOR * MERGING.seconds(1, 1))
+        release.set()
+        assert isinstance(await ending(order), Answered)
 
     play(scene)
 
