@@ -132,3 +132,27 @@ def test_a_broken_model_is_not_mended_by_an_answer_that_was_under_way(set_stage:
     play(scene)
     assert stage.crew.has_failed
     assert (stage.crew.load().running, stage.crew.counters["requests_answered"]) == (0, 0)
+
+
+def test_a_failure_that_nobody_waits_for_counts_as_no_answer(set_stage: Set) -> None:
+    """Clients that hang up on a broken model would make it look as if it worked."""
+    holding = Holding()
+
+    def act(input_ids: Any) -> None:
+        holding(input_ids)
+        fail_on_two_words(input_ids)
+
+    stage = set_stage(act)
+
+    async def scene() -> None:
+        left = stage.ask("bad text")
+        _, release = holding.next_call()
+        assert stage.crew.drop(left, "requests_cancelled")
+        release.set()
+        order = stage.ask("good")
+        holding.next_call()[1].set()
+        assert isinstance(await ending(order), Answered)
+
+    play(scene)
+    counters = stage.crew.counters
+    assert (counters["calls"], counters["texts_run"], counters["requests_failed"]) == (2, 1, 0)
