@@ -154,8 +154,13 @@ def _difference(own: Mapping[str, float] | None, other: Mapping[str, float] | No
     if own is None or other is None or not seeds:
         return "-"
     differences = np.array([own[seed] - other[seed] for seed in seeds])
-    mean = f"{differences.mean():+.1f}"
+    mean = _signed(differences.mean())
     if len(seeds) < 2:
         return mean
     half = float(stats.t.ppf(0.975, len(seeds) - 1) * differences.std(ddof=1) / np.sqrt(len(seeds)))
-    return f"{mean} [{differences.mean() - half:+.1f}, {differences.mean() + half:+.1f}]"
+    return f"{mean} [{_signed(differences.mean() - half)}, {_signed(differences.mean() + half)}]"
+
+
+def _signed(points: float) -> str:
+    """With its sign, of which nothing has none below zero."""
+    return f"{round(points, 1) + 0.0:+.1f}"

@@ -29,6 +29,7 @@ COLOURS = {
     "b kd": "#1f77b4",
     "c source labels": "#2ca02c",
     "d source texts": "#17becf",
+    "f target texts": "#e08214",
     "h refilled both": "#9467bd",
     JUDGED: "#d62728",
 }
