@@ -102,6 +102,11 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) ->
         time.sleep(0.005)
 
 
+def hear_ctrl_c() -> None:
+    """A shell starts what runs in its background deaf to Ctrl-C, and so would be all that the tests start there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def started(toy: Any, script: Path) -> Callable[[], subprocess.Popen[str]]:
     """Starts a run that takes long, in a process of its own, and waits until its teacher is in training."""
@@ -109,7 +114,9 @@ def started(toy: Any, script: Path) -> Callable[[], subprocess.Popen[str]]:
     def start() -> subprocess.Popen[str]:
         toy.write(training={**toy.values()["training"], "epochs": 40})
         command = [str(script), "run", str(toy.recipe), "--output", str(toy.run)]
-        process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=hear_ctrl_c
+        )
         wait_for(lambda: list(toy.run.glob("stages/teacher-*.partial/training.json")), process)
         return process
 
