@@ -227,6 +227,15 @@ def test_a_whole_students_loss_is_that_of_each_reward_row(work: Callable[..., Se
     assert not np.allclose(selecting._losses(other, one, mask), found)
 
 
+def test_a_whole_student_may_read_no_candidate_at_all(work: Callable[..., Selecting], tmp_path: Path) -> None:
+    """Catches a share whose texts were all made from the rows that judge, and a training that expects some."""
+    one = work(ENOUGH)
+    (mask,) = reward_folds(one.data)
+    none = np.zeros(len(one.candidates.texts), dtype=bool)
+    with_none, alone = (selecting._student(tmp_path / str(kept is None), one, ~mask, kept) for kept in (none, None))
+    np.testing.assert_allclose(selecting._losses(with_none, one, mask), selecting._losses(alone, one, mask), rtol=1e-5)
+
+
 def _all_differ(weights: Sequence[Tensor]) -> None:
     """The states of one student, and the last ones of all students, are states of their own."""
     assert not any(torch.equal(one, other) for one, other in itertools.combinations(weights, 2))
