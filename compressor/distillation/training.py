@@ -32,7 +32,7 @@ from compressor.models.vocabulary import train_used_rows
 from compressor.pipeline.stages import read_json, write_json
 from compressor.progress import announce, progress_bar
 from compressor.recipe import TrainingSettings
-from compressor.tasks.registry import TASKS
+from compressor.tasks.registry import TASKS, gold_losses
 from export.runners import limit_threads
 from serving.answers import decide
 
@@ -264,8 +264,7 @@ def _validate(model: nn.Module, job: TrainingJob, tokens: Mapping[str, Tokens]) 
             raise RuntimeError(f"the validation split of task '{name}' has no labels")
         kind = TASKS[data.task.type]
         logits = predict_logits(model, tokens[name], name, pad_id=_pad_id(job))
-        targets = torch.from_numpy(kind.targets(labels, data.task))
-        found[f"{name}_loss"] = float(kind.hard_loss(torch.from_numpy(logits), targets).mean())
+        found[f"{name}_loss"] = float(gold_losses(torch.from_numpy(logits), labels, data.task).mean())
         scores.append(kind.metrics[data.task.metric](labels, decide(logits, data.task)))
         found[f"{name}_{data.task.metric}"] = scores[-1]
     return {"score": float(np.mean(scores)), **found}

@@ -27,7 +27,7 @@ from compressor.models.predict import predict_logits
 from compressor.models.task_model import TaskModel, num_encoder_parameters
 from compressor.pipeline.stages import read_json, write_json
 from compressor.progress import progress_bar
-from compressor.tasks.registry import TASKS
+from compressor.tasks.registry import TASKS, gold_losses
 from export.statistics import paired_difference
 from serving.answers import decide
 from serving.manifest import TaskSpec
@@ -49,10 +49,8 @@ class Sample:
 
     def loss(self, model: nn.Module, pad_id: int) -> float:
         """Mean hard loss against the gold labels, float64 over float32 logits."""
-        kind = TASKS[self.task.type]
         logits = predict_logits(model, self.tokens, self.task.name, pad_id=pad_id)
-        targets = torch.from_numpy(kind.targets(self.labels, self.task))
-        return float(kind.hard_loss(torch.from_numpy(logits), targets).double().mean())
+        return float(gold_losses(torch.from_numpy(logits), self.labels, self.task).double().mean())
 
 
 def centres_of(student: Path) -> dict[str, Path]:

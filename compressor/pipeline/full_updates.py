@@ -24,7 +24,7 @@ from compressor.models.checkpoint import load_with_tokenizer
 from compressor.models.predict import predict_logits
 from compressor.models.task_model import TaskModel
 from compressor.recipe import TrainingSettings
-from compressor.tasks.registry import TASKS
+from compressor.tasks.registry import TASKS, gold_losses
 
 UPDATES = 3
 
@@ -143,7 +143,5 @@ class _Student:
 
     def _judged(self) -> float:
         (spec,) = self.model.tasks
-        kind = TASKS[spec.type]
         logits = predict_logits(self.model, self.judge, spec.name, pad_id=self.collator.pad_id)
-        labels = torch.from_numpy(kind.targets(np.asarray(self.judged.splits["train"].labels), spec))
-        return float(kind.hard_loss(torch.from_numpy(logits), labels).mean())
+        return float(gold_losses(torch.from_numpy(logits), np.asarray(self.judged.splits["train"].labels), spec).mean())

@@ -34,7 +34,7 @@ from compressor.pipeline.learning import initial_student
 from compressor.pipeline.selection_input import STATES, Selecting
 from compressor.pipeline.stages import write_json
 from compressor.progress import progress_bar
-from compressor.tasks.registry import TASKS
+from compressor.tasks.registry import TASKS, gold_losses
 
 SELECTION_FILE = "selection.json"
 _TRAININGS = "students"
@@ -93,8 +93,11 @@ def _student(folder: Path, work: Selecting, rows: np.ndarray, kept: np.ndarray |
     if (folder / HISTORY_FILE).is_file():
         return folder
     recipe, task = work.recipe, work.data.task.name
-    data = {task: work.own_rows(rows) if kept is None else work.with_candidates(rows, kept)}
-    logits = [work.targets[rows], *([] if kept is None else [np.asarray(work.candidates.logits)[kept]])]
+    read, targets, plan = work.own_rows(rows), work.targets[rows], work.plan
+    if kept is not None:
+        read, plan = work.with_candidates(rows, kept), work.plan_with_candidates
+        targets = np.concatenate([targets, np.asarray(work.candidates.logits)[kept]])
+    data = {task: read}
     model = initial_student(data, recipe, work.teacher)
     if is_warm_start(recipe.student.model):
         take_heads(model, Path(recipe.student_model()))
@@ -102,8 +105,8 @@ def _student(folder: Path, work: Selecting, rows: np.ndarray, kept: np.ndarray |
         model=model,
         tokenizer=work.tokenizer,
         data=data,
-        targets={task: np.concatenate(logits)},
-        plan=work.plan if kept is None else work.plan_with_candidates,
+        targets={task: targets},
+        plan=plan,
         settings=recipe.training,
         max_length=recipe.max_length,
         seed=recipe.student_order_seed,
@@ -199,8 +202,6 @@ def _gain_of_whole_students(folder: Path, work: Selecting, kept: np.ndarray, mas
 def _losses(place: Path, work: Selecting, rows: np.ndarray) -> np.ndarray:
     """A student's hard loss on each of some train rows (bool [train rows]), float64 [rows]."""
     spec, judged = work.data.task, work.data.splits[TRAIN].select(rows)
-    kind = TASKS[spec.type]
     tokens = tokenise(work.tokenizer, judged.texts, work.recipe.max_length)
     logits = predict_logits(load_checkpoint(place), tokens, spec.name, pad_id=int(work.tokenizer.pad_token_id))
-    labels = torch.from_numpy(kind.targets(np.asarray(judged.labels), spec))
-    return kind.hard_loss(torch.from_numpy(logits).double(), labels).numpy()
+    return gold_losses(torch.from_numpy(logits).double(), np.asarray(judged.labels), spec).numpy()
