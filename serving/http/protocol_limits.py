@@ -34,6 +34,8 @@ REFUSED_SECONDS = 1.0
 """How long a connection too many may be silent before it is closed."""
 _UPGRADE = re.compile(rb"(\r\n|\A)upgrade:", re.IGNORECASE)
 """At the start of what comes, too: some clients send a head line by line."""
+_CUT_UPGRADE = re.compile(rb"(?:\r\n|\A)(u(?:p(?:g(?:r(?:a(?:d(?:e)?)?)?)?)?)?)\Z", re.IGNORECASE)
+_LONGEST_CUT = len(b"\r\nupgrade")
 _REASONS = {
     400: ("Bad Request", "invalid_http", "this is no HTTP request"),
     408: ("Request Timeout", REQUEST_TIMEOUT, "the request did not arrive in time"),
@@ -69,6 +71,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._in_body = False
         self._num_bytes = 0
+        self._held = b""
         self._is_refused = len(self.connections) > self.limits.connections
         kind = type(self)
         if kind.sweep is None:
@@ -91,8 +94,10 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._since is None and not self._open:
             self._since = self.loop.time()
         self._idle_since = None
-        if not self._in_body and b"pgrade:" in data:
-            data = _without_upgrade(data)
+        if self._held:
+            data, self._held = self._held + data, b""
+        if not self._in_body:
+            data, self._held = _without_upgrade(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -242,10 +247,20 @@ class AnswerTransport(asyncio.Transport):
         return self._transport.is_closing()
 
 
-def _without_upgrade(data: bytes) -> bytes:
-    """Rename an upgrade header: nothing is offered here, and the parser would skip the request's body for it."""
-    head, end, rest = data.partition(b"\r\n\r\n")
-    return _UPGRADE.sub(rb"\1ignored:", head) + end + rest
+def _without_upgrade(data: bytes) -> tuple[bytes, bytes]:
+    """Rename an upgrade header: nothing is offered here, and the parser would skip the request's body for it.
+
+    Returns:
+        The bytes to parse, and those that wait for more: the beginning of such a name, where it was cut.
+    """
+    held = b""
+    if cut := _CUT_UPGRADE.search(data[-_LONGEST_CUT:]):
+        held = cut[1]
+        data = data[: -len(held)]
+    if b"pgrade:" in data or b"PGRADE:" in data:
+        head, end, rest = data.partition(b"\r\n\r\n")
+        data = _UPGRADE.sub(rb"\1ignored:", head) + end + rest
+    return data, held
 
 
 def _cancel(cycle: RequestResponseCycle, reason: str) -> bool:

@@ -211,16 +211,30 @@ def test_an_upgrade_that_is_not_offered_is_ignored(server: RunningServer) -> Non
         assert read_answers(client, 1)[0][0] == 200
 
 
-def test_an_upgrade_that_comes_in_pieces_is_ignored_too(server: RunningServer) -> None:
-    """A client that sends its head line by line would be told that its body is empty."""
-    line_by_line = post(BODY, "/v1/predict", "connection: Upgrade", "upgrade: h2c").partition(b"upgrade: h2c")
-    within_the_name = b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgr", b"ade: h2c\r\n\r\n"
-    for head, *rest in (line_by_line, within_the_name):
-        with server.connect() as client:
-            client.sendall(head)
-            time.sleep(0.1)
-            client.sendall(b"".join(rest))
-            assert read_answers(client, 1)[0][0] == 200
+@pytest.mark.parametrize("name", [b"upgrade", b"Upgrade", b"UPGRADE"])
+def test_an_upgrade_that_comes_in_pieces_is_ignored_too(server: RunningServer, name: bytes) -> None:
+    """Wherever its line is cut; a client that sends its head line by line would be told that its body is empty."""
+    line = name + b": h2c"
+    before, _, after = post(BODY, "/v1/predict", "connection: Upgrade", line.decode()).partition(line)
+    cuts = range(len(line) + 1)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in cuts]
+        for cut, client in zip(cuts, clients, strict=True):
+            client.sendall(before + line[:cut])
+        time.sleep(0.1)
+        for cut, client in zip(cuts, clients, strict=True):
+            client.sendall(line[cut:] + after)
+        assert [read_answers(client, 1)[0][0] for client in clients] == [200] * len(clients)
+
+
+def test_what_looks_like_an_upgrade_at_a_cut_is_kept_whole(server: RunningServer) -> None:
+    """Bytes that wait for the rest of a name are given to the parser with it, whatever it turns out to be."""
+    with server.connect() as client:
+        for piece in (b"POST /v1/predict HTTP/1.1\r\nhost: x\r\nu", b"p", b"set: 1\r\ncontent-le"):
+            client.sendall(piece)
+            time.sleep(0.05)
+        client.sendall(b"ngth: %d\r\n\r\n" % len(BODY) + BODY)
+        assert read_answers(client, 1)[0][0] == 200
 
 
 def test_many_requests_are_no_huge_head(server: RunningServer) -> None:
