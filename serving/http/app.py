@@ -111,7 +111,7 @@ class Application:
             is_sending = True
             await self._send(send, request, request_id, reply)
         except asyncio.CancelledError:
-            reply = _cancelled(None if state is None else state.get(REASON), is_sending)
+            reply = _cancelled(None if state is None else state.get(REASON), is_sending, _form(route, request))
             await self._send(send, request, request_id, reply)
         self._finish(request, route.template, request_id, reply)
 
@@ -145,8 +145,7 @@ class Application:
         told = explain(error)
         if told.status == 500:
             log_failure(error, route.template, request_id, with_traceback=told.code == "internal_error")
-        form: Form = "v2" if request.path.startswith("/v2/") else route.form
-        status, body = render(told, form)
+        status, body = render(told, _form(route, request))
         return Reply(status, body, headers=told.headers, code=told.code)
 
     async def _send(self, send: Send, request: Request, request_id: bytes, reply: Reply) -> None:
@@ -175,7 +174,12 @@ class Application:
         return Reply(200, self._metrics.render(), CONTENT_TYPE)
 
 
-def _cancelled(reason: str | None, is_sending: bool) -> Reply:
+def _form(route: Route, request: Request) -> Form:
+    """In whose words an error is told; a path under /v2 that is no route is asked for by clients of that protocol."""
+    return "v2" if request.path.startswith("/v2/") else route.form
+
+
+def _cancelled(reason: str | None, is_sending: bool, form: Form) -> Reply:
     """The last word on a request that the server's protocol, or the server's end, has cancelled."""
     if reason == CLIENT_LEFT or is_sending:
         return Reply(CLIENT_GONE, b"", code=CLIENT_LEFT)
@@ -183,7 +187,7 @@ def _cancelled(reason: str | None, is_sending: bool) -> Reply:
         error = HttpError(408, reason, "the request did not arrive in time", [(b"connection", b"close")])
     else:
         error = HttpError(503, "not_ready", "the server is stopping", [retry_after(RESTART_SECONDS)])
-    status, body = render(error, "native")
+    status, body = render(error, form)
     return Reply(status, body, headers=error.headers, code=error.code)
 
 

@@ -96,16 +96,24 @@ class LimitedProtocol(HttpToolsProtocol):
         self._idle_since = None
         if self._held:
             data, self._held = self._held + data, b""
+        cut = b""
         if not self._in_body:
-            data, self._held = _without_upgrade(data)
+            data, cut = _without_upgrade(data)
+        self._parse(data)
+        if cut and self._in_body:
+            self._parse(cut)  # the head ended before it: it is no name
+        else:
+            self._held = cut
+        if self._num_bytes > MAX_HEAD_BYTES:
+            self._check_size()
+
+    def _parse(self, data: bytes) -> None:
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             return  # the request was answered as HTTP/1.1; what follows it is of another protocol
         except httptools.HttpParserError:
             self._refuse(400)
-        if self._num_bytes > MAX_HEAD_BYTES:
-            self._check_size()
 
     def on_message_begin(self) -> None:
         """A request begins: its time and its bytes are counted from here."""
@@ -251,16 +259,16 @@ def _without_upgrade(data: bytes) -> tuple[bytes, bytes]:
     """Rename an upgrade header: nothing is offered here, and the parser would skip the request's body for it.
 
     Returns:
-        The bytes to parse, and those that wait for more: the beginning of such a name, where it was cut.
+        The bytes to parse, and those at their end that wait for more, if the head goes on: the beginning of such a name.
     """
-    held = b""
+    begun = b""
     if cut := _CUT_UPGRADE.search(data[-_LONGEST_CUT:]):
-        held = cut[1]
-        data = data[: -len(held)]
+        begun = cut[1]
+        data = data[: -len(begun)]
     if b"pgrade:" in data or b"PGRADE:" in data:
         head, end, rest = data.partition(b"\r\n\r\n")
         data = _UPGRADE.sub(rb"\1ignored:", head) + end + rest
-    return data, held
+    return data, begun
 
 
 def _cancel(cycle: RequestResponseCycle, reason: str) -> bool:

@@ -237,6 +237,16 @@ def test_what_looks_like_an_upgrade_at_a_cut_is_kept_whole(server: RunningServer
         assert read_answers(client, 1)[0][0] == 200
 
 
+@pytest.mark.parametrize("end", [b"u", b"Up", b"upgrade"])
+def test_a_body_that_ends_like_an_upgrade_is_read_to_its_end(server: RunningServer, end: bytes) -> None:
+    """Taken for a header that was cut, its last bytes would be waited for until the time is over."""
+    with server.connect() as client:
+        client.sendall(post(BODY + b"\r\n" + end))
+        assert read_answers(client, 1)[0][0] == 400
+        client.sendall(post(length=len(BODY) + 3) + b"\r\n" + end[:1])
+        assert read_answers(client, 1)[0][0] == 400
+
+
 def test_many_requests_are_no_huge_head(server: RunningServer) -> None:
     """Counted together, the requests of a busy connection would be refused after some seconds."""
     with server.connect() as client:

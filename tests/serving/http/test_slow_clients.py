@@ -57,6 +57,18 @@ def test_a_slow_body_is_cut_off_and_told_why(server: RunningServer, engine: Dumm
     assert engine.received == []
 
 
+@pytest.mark.parametrize(
+    ("path", "form"), [("/predict", b'"error_type":"Validation"'), ("/v2/models/dummy/infer", b'{"error":"')]
+)
+def test_a_slow_body_is_told_why_in_the_words_of_its_protocol(server: RunningServer, path: str, form: bytes) -> None:
+    """Clients of other servers' protocols read their own form of errors alone."""
+    with server.connect() as client:
+        client.sendall(post(b'{"te', path, length=1000))
+        answer = read_all(client)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert form in answer
+
+
 def test_a_slow_body_behind_an_answer_is_told_why_too(server: RunningServer) -> None:
     """Mistaken for the request before it, which is answered, it would be cut off without a word."""
     with server.connect() as client:
