@@ -7,12 +7,12 @@ import threading
 import time
 
 from serving.engine.admission import Admission
-from serving.engine.contract import COUNTERS, Expired, LaneFailed, Load, Overloaded
+from serving.engine.contract import COUNTERS, Answered, Expired, LaneFailed, Load, Overloaded
 from serving.engine.endings import Ending, tell
 from serving.engine.lanes import Call, Lane, Outcome, perform, stall_limit, tokenise
 from serving.engine.orders import Order
 from serving.engine.schedule import Scheduler
-from serving.engine.served import FAILURES_BEFORE_PROBE
+from serving.engine.served import FAILURES_BEFORE_PROBE, Served
 from serving.engine.tickets import Ticket
 
 WATCH_SECONDS = 0.25
@@ -92,10 +92,11 @@ class Crew:
         tell(endings)
         return len(endings)
 
-    def count(self, counter: str) -> None:
-        """Count one event."""
+    def change_over(self, served: Served) -> None:
+        """New orders are for another bundle: what was learnt of the old one's durations is forgotten."""
         with self._lock:
-            self.counters[counter] += 1
+            self._scheduler.learn_anew(served.costs)
+            self.counters["swaps"] += 1
 
     def load(self) -> Load:
         """How busy the lanes are."""
@@ -121,7 +122,7 @@ class Crew:
             while self._turn(lane):
                 if lane.call is None:
                     lane.sleep()
-        except Exception:
+        except BaseException:
             logger.exception("a lane broke; the watchdog replaces it")
 
     def _turn(self, lane: Lane) -> bool:
@@ -182,7 +183,7 @@ class Crew:
             return
         try:
             exact = [(item, len(tokenise(call.served, item))) for item in (first, *waiting)]
-        except Exception:
+        except BaseException:
             logger.exception("a text could not be tokenised; the call goes on without company")
             return
         with self._lock:
@@ -232,9 +233,21 @@ class Crew:
             call.served.estimator.correct(item.text, len(item.encoding))
             if order is not None:
                 order.put(item, rows, share)
-                if order.num_left == 0 and self._close(order, "requests_answered"):
-                    endings.append((order, order.answered()))
+                if order.num_left == 0:
+                    endings += self._answer(order)
         return endings
+
+    def _answer(self, order: Order) -> list[Ending]:
+        """End an order that has all its rows; where its answer cannot be put together, with that."""
+        ending: Answered | LaneFailed
+        counter = "requests_answered"
+        try:
+            ending = order.answered()
+        except Exception as error:
+            logger.exception("an answer could not be put together")
+            counter = "requests_failed"
+            ending = LaneFailed(f"the answer could not be put together ({type(error).__name__})")
+        return [(order, ending)] if self._close(order, counter) else []
 
     def _close(self, order: Order, counter: str) -> bool:
         if order.is_settled:
@@ -251,19 +264,34 @@ class Crew:
 
     def _watch(self, watch_seconds: float) -> None:
         while not self._stop.wait(watch_seconds):
-            with self._lock:
-                if self._stop.is_set() or self.has_failed:
-                    return  # the lanes end as they should: none of them is lost
-                now = time.monotonic()
-                lost = [lane for lane in self._lanes if lane.is_lost(now)]
-                endings = [ending for lane in lost for ending in self._replace(lane)]
-                has_failed = self.has_failed
-            tell(endings)
-            if has_failed:
-                self.fail_all(LaneFailed("too many lanes hang in the model"))
+            try:
+                if self._is_over_after_a_look():
+                    return
+            except Exception:
+                logger.exception("the watchdog broke")
+                with self._lock:
+                    self.has_failed = True
+                self.fail_all(LaneFailed("nothing watches the lanes any more"))
+                return
 
-    def _replace(self, lane: Lane) -> list[Ending]:
-        """Give a lane up: its requests fail, and a new thread takes its place, unless too many were lost."""
+    def _is_over_after_a_look(self) -> bool:
+        """Replace the lanes that are lost; True where there is nothing left to watch."""
+        with self._lock:
+            if self._stop.is_set() or self.has_failed:
+                return True  # the lanes end as they should: none of them is lost
+            now = time.monotonic()
+            lost = [lane for lane in self._lanes if lane.is_lost(now)]
+            endings = [ending for lane in lost for ending in self._give_up(lane)]
+            if not self.has_failed:
+                self._fill_up()
+            has_failed = self.has_failed
+        tell(endings)
+        if has_failed:
+            self.fail_all(LaneFailed("too many lanes were lost"))
+        return has_failed
+
+    def _give_up(self, lane: Lane) -> list[Ending]:
+        """Give a lane up: its requests fail, and so does the engine if too many were lost."""
         lane.is_given_up = True
         self._lanes.remove(lane)
         self._idle = [other for other in self._idle if other is not lane]
@@ -277,10 +305,17 @@ class Crew:
         self._scheduler.finish(items)
         error = LaneFailed("the model did not come back in time" if is_hung else "the lane ended")
         orders = [item.ticket.owner for item in items]
-        endings: list[Ending] = [(order, error) for order in orders if order and self._close(order, "requests_failed")]
         num_lanes = self._scheduler.lanes
         if len(self._hung) > num_lanes or self._num_losses > LOSSES_PER_LANE * num_lanes:
             self.has_failed = True
-        else:
-            self._hire()
-        return endings
+        return [(order, error) for order in orders if order and self._close(order, "requests_failed")]
+
+    def _fill_up(self) -> None:
+        """Hire for lanes that were given up; where the system has no thread left, the next look tries again."""
+        while len(self._lanes) < self._scheduler.lanes:
+            try:
+                self._hire()
+            except (RuntimeError, MemoryError) as error:
+                logger.error("no thread for a lane: %s; %d of %d work", error, len(self._lanes), self._scheduler.lanes)
+                self.has_failed = not self._lanes
+                return

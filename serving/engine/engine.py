@@ -24,6 +24,9 @@ from serving.engine.schedule import Scheduler
 from serving.engine.served import Served
 from serving.errors import UserError
 
+LOST_SECONDS = 0.05
+"""How long after a deadline an ending that a lane has begun to tell is waited for."""
+
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How an engine computes.
@@ -166,7 +169,7 @@ class LaneEngine:
         served = await asyncio.to_thread(Served.prepare, new_bundle, self.settings.max_rows)
         self._check_alive()
         self._served = served
-        self._crew.count("swaps")
+        self._crew.change_over(served)
 
     def close(self) -> None:
         """End the threads; unanswered requests end with NotReady."""
@@ -189,5 +192,8 @@ class LaneEngine:
 
     def _expire(self, order: Order) -> None:
         """The deadline has come: whoever waits is told so, whatever the lane does."""
+        expired = Expired("the deadline passed before there was an answer")
         if self._crew.drop(order, "requests_expired"):
-            settle(order.future, Expired("the deadline passed before there was an answer"))
+            settle(order.future, expired)
+        else:  # its end is on the way, unless it was lost there
+            order.loop.call_later(LOST_SECONDS, settle, order.future, expired)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,9 @@ STALL_FACTOR = 50.0
 """A call that takes this many times its predicted duration hangs, within the bounds below."""
 
 LONGEST_STALL_SECONDS = 120.0
+
+_NO_MEMORY = re.compile(r"[Ff]ailed to allocate memory|bad_alloc")
+"""How ONNX Runtime says it, in an exception of no class of its own."""
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +135,7 @@ def _perform(call: Call, items: Sequence[Item], outcome: Outcome) -> None:
         start = time.perf_counter()
         outputs = call.served.bundle.model.call(encodings, call.tasks)
         outcome.seconds += time.perf_counter() - start
-    except Exception as error:  # noqa: BLE001 - whatever a model raises is this text's answer, and a lane lives on
+    except BaseException as error:  # noqa: BLE001 - the lane lives on, also after a tokenizer's panic, no Exception
         outcome.kinds.append(_kind_of(error))
         if len(items) == 1:
             logger.error("a call of the model failed: %s: %s", type(error).__name__, error)
@@ -146,13 +150,13 @@ def _perform(call: Call, items: Sequence[Item], outcome: Outcome) -> None:
     outcome.rows.extend([np.array(output[row : row + 1]) for output in outputs] for row in range(len(items)))
 
 
-def _kind_of(error: Exception) -> str:
-    if isinstance(error, MemoryError):
+def _kind_of(error: BaseException) -> str:
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
         return "lane_out_of_memory"
     return "lane_not_finite" if isinstance(error, BundleError) else "lane_exceptions"
 
 
-def _failure(error: Exception, index: int) -> LaneFailed:
+def _failure(error: BaseException, index: int) -> LaneFailed:
     if isinstance(error, BundleError):
         return LaneFailed(f"the model gave logits that are not numbers for text {index}")
     return LaneFailed(f"the model failed on text {index} ({type(error).__name__})")

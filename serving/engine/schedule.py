@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from operator import itemgetter
 
+from serving.engine.cost import CostModel
 from serving.engine.ledger import Ledger
 from serving.engine.tickets import Item, Ticket
 
@@ -90,15 +91,20 @@ class Scheduler:
         self.lanes = lanes
         self.batch_tokens = batch_tokens
         self.max_rows = max_rows
-        self.pace = 1.0
-        self._num_measured = 0
-        self._error = FIRST_ERROR
+        self.learn_anew(None)
         self.queued_tokens = 0
         self.running = 0
         self._calls: dict[Item, _Call] = {}
         self._small, self._large = _Queue(), _Queue()
         self._lead = 0.0  # by how much small work is ahead of its share, since both queues had work
         self._used_seconds = self._used_at = 0.0
+
+    def learn_anew(self, costs: CostModel | None) -> None:
+        """Forget how far predictions were off; from now on those of `costs` are corrected (None: all of them)."""
+        self.pace = 1.0
+        self._error = FIRST_ERROR
+        self._num_measured = 0
+        self._learns_of = costs
 
     @property
     def queued_texts(self) -> int:
@@ -213,8 +219,9 @@ class Scheduler:
             return
         self.running -= len(items)
         del self._calls[items[0]]
-        if seconds is not None:
-            expected = items[0].ticket.costs.seconds(len(items), max(item.tokens for item in items))
+        costs = items[0].ticket.costs
+        if seconds is not None and self._learns_of in (None, costs):
+            expected = costs.seconds(len(items), max(item.tokens for item in items))
             ratio = min(max(seconds / expected, self.pace / 4), self.pace * 4)  # one hiccup is no trend
             self._error += 0.05 * (abs(ratio / self.pace - 1) - self._error)
             self._num_measured += 1

@@ -68,7 +68,7 @@ class Served:
         """Whether the model answers a text that it has answered before."""
         try:
             self.bundle.model.call([self._known], self.bundle.model.tasks)
-        except Exception:  # noqa: BLE001 - any exception is a no, and the caller reports it
+        except BaseException:  # noqa: BLE001 - whatever is raised is a no, and the caller reports it
             return False
         return True
 

@@ -259,7 +259,7 @@ def _without_upgrade(data: bytes) -> tuple[bytes, bytes]:
     """Rename an upgrade header: nothing is offered here, and the parser would skip the request's body for it.
 
     Returns:
-        The bytes to parse, and those at their end that wait for more, if the head goes on: the beginning of such a name.
+        The bytes to parse, and the beginning of such a name at their end: it waits for more, if the head goes on.
     """
     begun = b""
     if cut := _CUT_UPGRADE.search(data[-_LONGEST_CUT:]):

@@ -226,6 +226,14 @@ def test_lanes_that_nobody_wakes_keep_no_bundle(bundle_folder: Path, make: Make)
     assert old() is None
 
 
+def test_a_swap_forgets_how_far_predictions_were_off(bundle_folder: Path, make: Make) -> None:
+    """A first warm-up on a busy machine would have the next bundle promise ten times what it can do."""
+    engine = make("int8")
+    engine._crew._scheduler.pace = 0.1
+    _play(engine.swap(Bundle.load(bundle_folder, "int8")))
+    assert engine._crew._scheduler.pace == 1.0
+
+
 def test_a_refused_swap_leaves_the_old_bundle_in_service(bundle_folder: Path, make: Make) -> None:
     """An update that fails must not be an outage."""
     engine = make("fp32", batch=4)

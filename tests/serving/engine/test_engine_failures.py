@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
+from onnx import TensorProto, helper
 
+import serving.engine.crew
 from serving.bundle import Bundle
 from serving.engine.contract import Answered, Expired, LaneFailed, Load, NotReady, Overloaded, Work
 from serving.engine.engine import LaneEngine
+from serving.engine.served import FAILURES_BEFORE_PROBE
 
 WORDS = ("refund", "broken", "thanks", "please", "unheard")
 PATIENCE = 30.0
@@ -36,8 +40,22 @@ def _play(scene: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(asyncio.wait_for(scene, 60))
 
 
-def _raise(error: Exception) -> None:
+def _raise(error: BaseException) -> None:
     raise error
+
+
+class Panic(BaseException):
+    """As libraries in Rust raise: no Exception."""
+
+
+def _ask_for_too_much_memory() -> None:
+    """A call of ONNX Runtime that finds no memory."""
+    shape = helper.make_tensor_value_info("shape", TensorProto.INT64, [1])
+    zeros = helper.make_tensor_value_info("zeros", TensorProto.FLOAT, None)
+    graph = helper.make_graph([helper.make_node("ConstantOfShape", ["shape"], ["zeros"])], "zeros", [shape], [zeros])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session.run(None, {"shape": np.array([2**50])})
 
 
 def _ends(engine: LaneEngine, works: list[Work]) -> list[Any]:
@@ -70,10 +88,12 @@ def _settled_load(engine: LaneEngine) -> Load:
     [
         (lambda: _raise(RuntimeError("broken")), "lane_exceptions"),
         (lambda: _raise(MemoryError()), "lane_out_of_memory"),
+        (lambda: _ask_for_too_much_memory(), "lane_out_of_memory"),
+        (lambda: _raise(Panic("a tokenizer's last word")), "lane_exceptions"),
         (lambda: [np.full((1, 3), np.nan, np.float32)], "lane_not_finite"),
         (lambda: [np.full((1, 3), np.inf, np.float32)], "lane_not_finite"),
     ],
-    ids=["exception", "memory", "nan", "infinity"],
+    ids=["exception", "memory", "memory of ONNX Runtime", "panic", "nan", "infinity"],
 )
 def test_only_the_poison_item_fails(make: Make, trouble: Any, failure: Callable[[], Any], counter: str) -> None:
     """In a shared call one bad text takes its neighbours with it, unless they get another chance."""
@@ -127,6 +147,19 @@ def test_a_failed_engine_cannot_be_swapped(make: Make, trouble: Any, bundle_fold
     assert engine.load().counters["swaps"] == 0
 
 
+def test_panics_from_clients_do_not_make_the_engine_fail(make: Make, trouble: Any) -> None:
+    """They are no Exception: whoever finds a text that makes the tokenizer panic could end the server with it."""
+    engine = make("int8", lanes=1)
+    thanks = engine.bundle.encode(["thanks"])[0].input_ids[1]
+    trouble(engine.bundle, lambda input_ids: _raise(Panic()) if (input_ids == thanks).any() else None)
+    for _ in range(2 * FAILURES_BEFORE_PROBE):
+        ((ending, _),) = _ends(engine, [_work("thanks")])
+        assert isinstance(ending, LaneFailed)
+    assert engine.state == "ready"
+    assert engine.load().counters["lanes_replaced"] == 0
+    assert isinstance(_ends(engine, [_work("refund")])[0][0], Answered)
+
+
 def test_poison_from_clients_does_not_make_the_engine_fail(make: Make) -> None:
     """Else one client could restart the server at will."""
     engine = make(lanes=2)
@@ -177,6 +210,17 @@ def test_a_deadline_is_kept_while_the_lane_hangs(make: Make, trouble: Any) -> No
         assert isinstance(ending, Expired | Overloaded)
         assert late <= SLACK_SECONDS
     assert engine.load().requests == 0
+
+
+def test_an_ending_that_is_lost_on_its_way_is_told_soon_after_the_deadline(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order is settled and its lane content, and the caller would wait for ever."""
+    engine = make("int8")
+    monkeypatch.setattr(serving.engine.crew, "tell", lambda endings: None)
+    ((ending, late),) = _ends(engine, [_work("refund", patience=0.3)])
+    assert isinstance(ending, Expired)
+    assert late <= SLACK_SECONDS
 
 
 def test_cancelled_work_never_reaches_the_model(make: Make, trouble: Any) -> None:

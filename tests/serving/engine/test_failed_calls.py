@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from serving.engine.contract import Answered, LaneFailed
+from serving.engine.orders import Order
 from serving.engine.served import FAILURES_BEFORE_PROBE
 from tests.serving.engine.stage import MERGING, WAIT_SECONDS, Holding, Stage, ending, fail_on_two_words, play, wait_for
 
@@ -156,3 +157,23 @@ def test_a_failure_that_nobody_waits_for_counts_as_no_answer(set_stage: Set) -> 
     play(scene)
     counters = stage.crew.counters
     assert (counters["calls"], counters["texts_run"], counters["requests_failed"]) == (2, 1, 0)
+
+
+def test_an_answer_that_cannot_be_put_together_is_a_failure(set_stage: Set, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no memory for a long list's rows its caller would never hear of it: the order counts as settled."""
+
+    def refuse(order: Order) -> None:
+        raise MemoryError
+
+    stage = set_stage(lambda input_ids: None)
+
+    async def scene() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Order, "answered", refuse)
+            end = await ending(stage.ask("text", "text"))
+        assert (type(end), str(end)) == (LaneFailed, "the answer could not be put together (MemoryError)")
+        assert isinstance(await ending(stage.ask("text")), Answered)
+
+    play(scene)
+    counters = stage.crew.counters
+    assert (counters["requests_failed"], counters["requests_answered"], counters["lanes_replaced"]) == (1, 1, 0)

@@ -12,7 +12,7 @@ import pytest
 import serving.engine.crew
 from serving.engine.contract import Answered, LaneFailed
 from serving.engine.crew import LOSSES_PER_LANE
-from serving.engine.lanes import perform
+from serving.engine.lanes import Lane, perform
 from tests.serving.engine.stage import Holding, Stage, ending, play, wait_for, wake
 
 Set = Callable[..., Stage]
@@ -135,6 +135,65 @@ def test_a_lane_that_broke_while_idle_is_never_woken(set_stage: Set) -> None:
         assert isinstance(await ending(order), Answered)
 
     play(scene)
+
+
+def test_a_lane_for_which_no_thread_is_left_comes_at_a_later_look(
+    set_stage: Set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit on processes that is met for a moment would cost a lane for ever."""
+    holding = Holding()
+    stage = set_stage(holding, lanes=2)
+
+    async def scene() -> None:
+        stage.ask("text")
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", _refuse_a_thread)
+            holding.lose_call(stage.clock)
+            assert (stage.crew.has_failed, stage.crew.load().lanes_alive) == (False, 1)
+        wait_for(lambda: stage.crew.load().lanes_alive == 2)
+
+    play(scene)
+
+
+def test_an_engine_without_a_lane_and_a_thread_for_one_has_failed(
+    set_stage: Set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Content with no lane at all, it would let every request wait for its deadline."""
+    holding = Holding()
+    stage = set_stage(holding)
+
+    async def scene() -> None:
+        orders = [stage.ask("text") for _ in range(3)]
+        monkeypatch.setattr(threading.Thread, "start", _refuse_a_thread)
+        holding.lose_call(stage.clock)
+        assert {type(await ending(order)) for order in orders} == {LaneFailed}
+
+    play(scene)
+    assert stage.crew.has_failed
+
+
+def _refuse_a_thread(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_watchdog_that_breaks_is_a_failed_engine(set_stage: Set, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would replace a lane any more, and no probe would tell."""
+    holding = Holding()
+    stage = set_stage(holding)
+
+    def break_down(lane: Lane, now: float) -> bool:
+        raise MemoryError
+
+    async def scene() -> None:
+        order = stage.ask("text")
+        _, release = holding.next_call()
+        monkeypatch.setattr(Lane, "is_lost", break_down)
+        end = await ending(order)
+        assert (type(end), str(end)) == (LaneFailed, "nothing watches the lanes any more")
+        release.set()
+
+    play(scene)
+    assert stage.crew.has_failed
 
 
 class StopsJustThen(threading.Event):

@@ -253,6 +253,28 @@ def test_a_far_too_high_prediction_is_corrected_within_a_few_calls() -> None:
     assert scheduler.pace < 0.3
 
 
+def test_what_was_learnt_of_one_models_calls_is_not_believed_of_another() -> None:
+    """After a swap the door would promise by the old model's error, and its last calls would teach the new one's."""
+    scheduler = Scheduler(1)
+    other = CostModel(fixed=0.0, per_token=0.02, per_square=0.0, merges=False)
+
+    def run(costs: CostModel, times_slower: float) -> None:
+        scheduler.add(Ticket.of([10], 9.0, id(costs), costs))
+        item, _ = scheduler.take(0.0)
+        assert item is not None
+        scheduler.finish([item], times_slower * item.seconds)
+
+    for _ in range(20):
+        run(ALONE, 0.1)
+    caution = Scheduler(1).caution
+    scheduler.learn_anew(other)
+    assert (scheduler.pace, scheduler.caution) == (1.0, caution)
+    run(ALONE, 0.1)
+    assert (scheduler.pace, scheduler.caution) == (1.0, caution)
+    run(other, 0.5)
+    assert scheduler.pace == 0.75, "the first calls correct most"
+
+
 def test_a_call_under_way_counts_only_what_is_left_of_it() -> None:
     """Counted whole until its end, it has requests refused that would be answered in time."""
     scheduler = Scheduler(1)
