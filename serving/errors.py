@@ -1,5 +1,10 @@
 """Errors that carry their exit code, raised on every floor and printed once by the command line."""
 
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
 
 class UserError(Exception):
     """Something the user can mend: one line that says what happened, what was expected and what to do next.
@@ -22,6 +27,25 @@ class MissingExtraError(UserError):
 
 class BundleError(UserError):
     """A bundle is incomplete, corrupt or does not answer as its golden examples say."""
+
+
+@contextlib.contextmanager
+def bundle_at_fault(what: str) -> Iterator[None]:
+    """Whatever is raised inside refuses the bundle; UserErrors pass as they are.
+
+    Args:
+        what: failed, for the message: "the graph fails on ...".
+
+    Raises:
+        BundleError: with the first line of what was raised.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise BundleError(f"{what}: {reason}. Copy or export the bundle again.") from error
 
 
 class GateFailed(Exception):

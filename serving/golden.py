@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.answers import answer
-from serving.errors import BundleError
+from serving.errors import BundleError, bundle_at_fault
 from serving.manifest import GOLDEN_FILE, Artifact, TaskSpec
 from serving.model import OnnxModel
-from serving.tokenise import TextEncoder
+from serving.tokenise import Encoding, TextEncoder
 
 SHORT_SET = 8
 """Examples replayed on a machine like the one of the measurements."""
@@ -130,7 +130,7 @@ def replay(golden: Golden, model: OnnxModel, artifact: Artifact, num_examples: i
                 f"golden example {index} is tokenised into other ids than when the bundle was made. "
                 "Install the tested version of 'tokenizers', or export the bundle again."
             )
-    logits = model.run(encodings)
+    logits = _run(model, artifact, encodings)
     for task in model.tasks:
         rows = _recorded(golden.artifacts, artifact, task)
         answers = _recorded(golden.answers, artifact, task)
@@ -144,9 +144,14 @@ def largest_differences(golden: Golden, model: OnnxModel, artifact: Artifact) ->
     Raises:
         BundleError: the examples have no such artifact, or the graph gives no numbers.
     """
-    logits = model.run(model.encoder.encode(golden.texts))
+    logits = _run(model, artifact, model.encoder.encode(golden.texts))
     recorded = {task.name: np.asarray(_recorded(golden.artifacts, artifact, task)) for task in model.tasks}
     return {name: float(np.abs(logits[name] - rows).max()) for name, rows in recorded.items()}
+
+
+def _run(model: OnnxModel, artifact: Artifact, encodings: Sequence[Encoding]) -> dict[str, NDArray[np.float32]]:
+    with bundle_at_fault(f"{artifact.file} fails on the golden examples"):
+        return model.run(encodings)
 
 
 def _recorded(table: Mapping[str, Mapping[str, Any]], artifact: Artifact, task: TaskSpec) -> Any:

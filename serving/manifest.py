@@ -178,10 +178,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 def read_manifest(folder: Path) -> Manifest:
     """Read and check `manifest.json` of a bundle folder."""
     path = folder / MANIFEST_FILE
-    if not path.is_file():
-        raise BundleError(f"'{folder}' is not a bundle: it has no {MANIFEST_FILE}. Give the 'bundle' folder of a run.")
     try:
+        if not path.is_file():
+            raise BundleError(
+                f"'{folder}' is not a bundle: it has no {MANIFEST_FILE}. Give the 'bundle' folder of a run."
+            )
         manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error.strerror}). Let this user read the bundle.") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} cannot be read: {error}. Export the bundle again.") from error
     if manifest.format_version != FORMAT_VERSION:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from serving.bundle import Bundle
 from serving.engine.admission import TokenEstimator
 from serving.engine.cost import GRID_ROWS, CostModel, warm_up
-from serving.errors import UserError
+from serving.errors import UserError, bundle_at_fault
 from serving.manifest import TaskSpec
 from serving.model import OnnxModel
 from serving.tokenise import Encoding
@@ -54,13 +54,15 @@ class Served:
         text = (WARM_UP_TEXT,) * len(bundle.manifest.inputs.text_columns)
         known = model.encoder.encode_checked(text)
         rows = GRID_ROWS if can_merge and max_rows != 1 else (1,)
-        costs = warm_up(
-            lambda count, longest: _measure(model, known, count, longest),
-            bundle.manifest.inputs.max_length,
-            rows=rows,
-            box_seconds=box_seconds,
-        )
-        estimator = TokenEstimator(bundle.manifest.inputs.max_length)
+        longest_text = bundle.manifest.inputs.max_length
+        with bundle_at_fault(f"{bundle.artifact.file} fails on texts of up to {longest_text} tokens"):
+            costs = warm_up(
+                lambda count, longest: _measure(model, known, count, longest),
+                longest_text,
+                rows=rows,
+                box_seconds=box_seconds,
+            )
+        estimator = TokenEstimator(longest_text)
         estimator.correct(text, len(known))
         return cls(bundle, costs, estimator, known)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from serving.bundle import Bundle
@@ -20,7 +21,11 @@ from serving.http.request import Request
 if TYPE_CHECKING:
     from serving.operations.settings import ServerSettings
 
+LARGE_LOGITS = 2048
+"""An answer over so many logits is written by a thread: some milliseconds, while the event loop would stand still."""
+
 Texts = tuple[tuple[str, ...], ...]
+Body = TypeVar("Body")
 _VISIBLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 
@@ -103,6 +108,13 @@ class Answering:
             )
             self._known = _Facts(weakref.ref(bundle), model, headers)
         return self._known
+
+
+async def written(answered: Answered, write: Callable[[], Body]) -> Body:
+    """What `write` makes of an answer; a large one is written by a thread, so that others are not kept waiting."""
+    if sum(logits.size for logits in answered.logits.values()) < LARGE_LOGITS:
+        return write()
+    return await asyncio.to_thread(write)
 
 
 def _in_header(value: str) -> bytes:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from serving.answers import decide, probabilities
 from serving.bundle import Bundle
-from serving.http.answering import Answering, Texts
+from serving.engine.contract import Answered
+from serving.http.answering import Answering, Texts, written
 from serving.http.errors import HttpError
 from serving.http.limits import check_depth
 from serving.http.native import server_version
@@ -147,16 +148,7 @@ class InferenceV2Api:
         wishes, outputs = _wishes(asked, outputs_of(bundle))
         tasks = tuple(dict.fromkeys(outputs[name].task.name for name in wishes))
         answered = await self._answering.answer(request, texts, tasks, _timeout(asked.parameters))
-        written = [
-            write_tensor(name, output.datatype, output.read(answered.logits[output.task.name], output.task), is_binary)
-            for name, is_binary in wishes.items()
-            for output in (outputs[name],)
-        ]
-        manifest = answered.bundle.manifest
-        content = {"model_name": manifest.name, "model_version": manifest.version, "outputs": [t for t, _ in written]}
-        if asked.id is not None:
-            content["id"] = asked.id
-        head, tail = _encode(content), b"".join(raw for _, raw in written)
+        head, tail = await written(answered, lambda: _write(answered, wishes, outputs, asked.id))
         headers = self._answering.headers(request, answered)
         if not any(wishes.values()):
             return Reply(200, head, headers=headers)
@@ -191,6 +183,22 @@ def outputs_of(bundle: Bundle) -> dict[str, Output]:
         else:
             outputs[f"{task.name}.present"] = Output(task, "BOOL", width, decide)
     return outputs
+
+
+def _write(
+    answered: Answered, wishes: Mapping[str, bool], outputs: Mapping[str, Output], request_id: str | None
+) -> tuple[bytes, bytes]:
+    """The answer's JSON, and the binary data that follows it."""
+    tensors = [
+        write_tensor(name, output.datatype, output.read(answered.logits[output.task.name], output.task), is_binary)
+        for name, is_binary in wishes.items()
+        for output in (outputs[name],)
+    ]
+    manifest = answered.bundle.manifest
+    content = {"model_name": manifest.name, "model_version": manifest.version, "outputs": [t for t, _ in tensors]}
+    if request_id is not None:
+        content["id"] = request_id
+    return _encode(content), b"".join(raw for _, raw in tensors)
 
 
 def _labels(logits: NDArray[np.float32], task: TaskSpec) -> list[str]:

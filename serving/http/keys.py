@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from serving.engine.contract import LaneFailed, NotReady, Overloaded
 from serving.errors import UserError
 from serving.http.errors import HttpError, retry_after
 from serving.http.request import Request
@@ -113,7 +114,10 @@ class KeyRing:
 
     @contextlib.contextmanager
     def spend(self, request: Request, texts: Sequence[Sequence[str]]) -> Iterator[None]:
-        """Let `request.key` pay for an answer: an estimate before it, the rest after it, nothing if there is none.
+        """Let `request.key` pay for an answer: an estimate before it, the rest after it.
+
+        What was refused or failed costs nothing. What was let in costs the estimate also when the caller leaves or its
+        deadline comes first: the model may have run for it.
 
         Raises:
             HttpError: 429 when the key has spent its rate.
@@ -128,8 +132,10 @@ class KeyRing:
             raise HttpError(429, "rate_limited", message, [retry_after(seconds)])
         try:
             yield
-        finally:
-            key.give_back(estimate - request.tokens)
+        except (Overloaded, NotReady, LaneFailed, UserError):
+            key.give_back(estimate)
+            raise
+        key.give_back(estimate - request.tokens)
 
     def _look_again(self, file: Path) -> None:
         now = self._clock()

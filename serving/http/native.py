@@ -7,12 +7,13 @@ from importlib import metadata
 import msgspec
 
 from serving.engine.contract import Answered, NotReady
-from serving.http.answering import Answering, Texts
+from serving.http.answering import Answering, Texts, written
 from serving.http.errors import RESTART_SECONDS, HttpError, retry_after
 from serving.http.protocol import (
     ArtifactInfo,
     InfoResponse,
     LimitsInfo,
+    ModelInfo,
     PredictRequest,
     PredictResponse,
     Status,
@@ -39,13 +40,9 @@ class NativeApi:
         asked = _decode(await request.read_json(self._limits.body_bytes, self._limits.json_depth))
         tasks = None if asked.tasks is None else tuple(asked.tasks)
         answered = await answering.answer(request, _texts(asked.text), tasks)
-        response = PredictResponse(
-            answered.bundle.answers(answered.logits, None if asked.top_k is None else int(asked.top_k)),
-            answered.truncated,
-            answering.model(answered.bundle),
-            _raw_rows(answered) if asked.raw else None,
-        )
-        return Reply(200, _encode(response), headers=answering.headers(request, answered))
+        model = answering.model(answered.bundle)
+        body = await written(answered, lambda: _write(asked, answered, model))
+        return Reply(200, body, headers=answering.headers(request, answered))
 
     async def info(self, request: Request) -> Reply:
         """`GET /v1/info`: what is served, and what a request may cost."""
@@ -100,6 +97,12 @@ def _texts(text: str | list[str | tuple[str, str]]) -> Texts:
     if isinstance(text, str):
         return ((text,),)
     return tuple((part,) if isinstance(part, str) else part for part in text)
+
+
+def _write(asked: PredictRequest, answered: Answered, model: ModelInfo) -> bytes:
+    top_k = None if asked.top_k is None else int(asked.top_k)
+    answers = answered.bundle.answers(answered.logits, top_k)
+    return _encode(PredictResponse(answers, answered.truncated, model, _raw_rows(answered) if asked.raw else None))
 
 
 def _raw_rows(answered: Answered) -> list[dict[str, list[float]]]:

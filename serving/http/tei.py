@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from serving.answers import probabilities
 from serving.engine.contract import Answered
-from serving.http.answering import Answering, Texts
+from serving.http.answering import Answering, Texts, written
 from serving.http.errors import HttpError
 from serving.http.request import Reply, Request
 from serving.manifest import TaskSpec
@@ -73,9 +73,13 @@ class TeiApi:
         answered = await self._answering.answer(request, texts, (task.name,))
         if asked.truncate is False:
             _refuse_truncated(answered)
-        rows = _predictions(answered, task, asked.raw_scores)
-        headers = self._answering.headers(request, answered)
-        return Reply(200, _encode(rows if is_batch else rows[0]), headers=headers)
+
+        def write() -> bytes:
+            rows = _predictions(answered, task, asked.raw_scores)
+            return _encode(rows if is_batch else rows[0])
+
+        body = await written(answered, write)
+        return Reply(200, body, headers=self._answering.headers(request, answered))
 
 
 def _inputs(inputs: str | list[str | list[str]]) -> tuple[Texts, bool]:

@@ -78,7 +78,7 @@ class Swapper:
 
         Args:
             folder: the new bundle.
-            allow_changes: accept other tasks, labels or text columns than callers know.
+            allow_changes: accept what callers would notice: see `visible_changes`.
 
         Raises:
             SwapInProgress: a swap is under way.
@@ -126,7 +126,11 @@ class Swapper:
 
 
 def visible_changes(old: Manifest, new: Manifest) -> tuple[str, ...]:
-    """What callers notice when a bundle replaces another: tasks, their labels in order, ranges, text columns."""
+    """What callers notice when a bundle replaces another: its name, tasks, labels in order, ranges, what it reads.
+
+    Columns count by name and order: inputs of the Open Inference Protocol are called so, and pairs read the
+    other way round would be answered all the same.
+    """
     before = {task.name: task for task in old.tasks}
     after = {task.name: task for task in new.tasks}
     changes = [f"task '{name}' is gone" for name in before if name not in after]
@@ -136,8 +140,12 @@ def visible_changes(old: Manifest, new: Manifest) -> tuple[str, ...]:
             was, becomes = getattr(before[name], field), getattr(after[name], field)
             if was != becomes:
                 changes.append(f"task '{name}' has another {field}: {_shown(becomes)} instead of {_shown(was)}")
-    if len(old.inputs.text_columns) != len(new.inputs.text_columns):
-        changes.append(f"a text has {len(new.inputs.text_columns)} part(s), not {len(old.inputs.text_columns)}")
+    if old.name != new.name:
+        changes.append(f"the model, and its path under /v2, is called '{new.name}' instead of '{old.name}'")
+    if old.inputs.text_columns != new.inputs.text_columns:
+        changes.append(f"it reads {_shown(new.inputs.text_columns)} instead of {_shown(old.inputs.text_columns)}")
+    if old.inputs.truncation_side != new.inputs.truncation_side:
+        changes.append(f"long texts are cut on the {new.inputs.truncation_side} instead of the other side")
     if new.inputs.max_length < old.inputs.max_length:
         changes.append(f"max_length is {new.inputs.max_length}, below {old.inputs.max_length}: more texts are cut")
     return tuple(changes)

@@ -298,3 +298,14 @@ def test_only_the_outputs_asked_for_are_fetched(bundle_folder: Path, monkeypatch
     monkeypatch.setattr(InferenceSession, "run", spy)
     bundle.predict(["refund"], tasks=["urgency"])
     assert asked == [["logits_urgency"]]
+
+
+def test_a_manifest_that_this_user_must_not_read_is_one_line(bundle_folder: Path, monkeypatch: Any) -> None:
+    """Copied by root, served by somebody else: a traceback would call it a fault of ours."""
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(BundleError, match=r"cannot be read \(Permission denied\)"):
+        Bundle.load(bundle_folder)

@@ -21,6 +21,7 @@ from serving.bundle import Bundle
 from serving.engine.contract import Answered, Expired, LaneFailed, Load, NotReady, Overloaded, Work
 from serving.engine.engine import LaneEngine
 from serving.engine.served import FAILURES_BEFORE_PROBE
+from serving.errors import BundleError
 
 WORDS = ("refund", "broken", "thanks", "please", "unheard")
 PATIENCE = 30.0
@@ -134,6 +135,14 @@ def test_a_model_that_fails_on_known_texts_is_told_to_the_liveness_probe(make: M
     assert all(isinstance(ending, LaneFailed) for ending, _ in endings)
     assert engine.state == "failed"
     assert isinstance(_ends(engine, [_work("refund")])[0][0], LaneFailed)
+
+
+def test_a_graph_that_raises_on_long_texts_is_refused_at_the_warm_up(bundle_folder: Path, trouble: Any) -> None:
+    """Its golden texts are short; let in, it would fail on every long text of a customer."""
+    bundle = Bundle.load(bundle_folder)
+    trouble(bundle, lambda input_ids: _raise(RuntimeError("out of bounds")) if input_ids.shape[1] > 7 else None)
+    with pytest.raises(BundleError, match=r"model\.fp32\.onnx fails on texts of up to 8 tokens: out of bounds"):
+        LaneEngine(bundle).start()
 
 
 def test_a_failed_engine_cannot_be_swapped(make: Make, trouble: Any, bundle_folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.engine.contract import LaneFailed
+from serving.engine.contract import Expired, LaneFailed, NotReady, Overloaded
 from serving.engine.dummy import DummyEngine
 from serving.errors import UserError
 from serving.http.errors import HttpError
@@ -171,6 +172,29 @@ def test_what_was_not_answered_is_not_paid(make_call: Callable[..., Caller], key
     call = make_call(engine, keys_file=keys_file)
     statuses = {call.post("/v1/predict", {"text": "x" * 300}, x_api_key="slow").status for _ in range(20)}
     assert statuses == {500}
+
+
+@pytest.mark.parametrize("end", [asyncio.CancelledError(), Expired("too late")], ids=["left", "expired"])
+def test_what_the_model_may_have_run_for_is_paid(keys_file: Path, end: BaseException) -> None:
+    """Lists sent and left after some milliseconds, again and again, would keep the model busy at no cost."""
+    ring = KeyRing(keys_file, clock=Clock())
+    request = request_with("slow")
+    request.key = ring.find(request)
+    with pytest.raises(type(end)), ring.spend(request, [("x" * 4000,)]):
+        raise end
+    with pytest.raises(HttpError, match="10 tokens per second"):
+        spend(ring, "slow", 1)
+
+
+@pytest.mark.parametrize("refusal", [Overloaded(1.0), NotReady("draining"), UserError("no such task")])
+def test_what_was_refused_is_not_paid(keys_file: Path, refusal: Exception) -> None:
+    """Who comes again as told would find a bucket emptied by what nobody did."""
+    ring = KeyRing(keys_file, clock=Clock())
+    request = request_with("slow")
+    request.key = ring.find(request)
+    with pytest.raises(type(refusal)), ring.spend(request, [("x" * 4000,)]):
+        raise refusal
+    spend(ring, "slow", 1)
 
 
 def test_a_rate_answers_429_with_a_time(make_call: Callable[..., Caller], keys_file: Path) -> None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import gc
 import re
+import threading
 import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from serving.answers import answer, answer_rows
 from serving.bundle import Bundle
-from serving.engine.contract import Expired, LaneFailed, NotReady, Overloaded, State
+from serving.engine.contract import Answered, Expired, LaneFailed, NotReady, Overloaded, State
 from serving.engine.dummy import DummyEngine, dummy_bundle
 from serving.errors import BundleError
+from serving.http import inference_v2, native, tei
+from serving.http.answering import written
 from serving.manifest import TaskSpec, TaskType
 from serving.operations.front import Front
 from serving.operations.settings import Limits
@@ -47,6 +51,42 @@ def test_many_rows_are_answered_as_each_alone(kind: TaskType) -> None:
     logits = np.random.default_rng(1).normal(scale=9, size=(211, task.num_outputs)).astype(np.float32)
     for top_k in (None, 1, 5, 40):
         assert answer_rows(logits, task, top_k) == [answer(row, task, top_k) for row in logits]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "many"),
+    [
+        ("/v1/predict", lambda texts: {"text": texts, "raw": True}, lambda answer: answer["answers"]),
+        ("/predict", lambda texts: {"inputs": [[text] for text in texts]}, lambda answer: answer),
+        (
+            "/v2/models/dummy/infer",
+            lambda texts: {"inputs": [{"name": "text", "shape": [len(texts)], "datatype": "BYTES", "data": texts}]},
+            lambda answer: answer["outputs"][0]["data"],
+        ),
+    ],
+    ids=["native", "tei", "v2"],
+)
+def test_a_large_answer_is_written_beside_the_event_loop(
+    make_call: Callable[..., Caller], monkeypatch: pytest.MonkeyPatch, path: str, body: Any, many: Any
+) -> None:
+    """Some hundred milliseconds for a thousand texts over many labels, in which nobody else is answered."""
+    threads = []
+
+    def write(answered: Answered, make: Callable[[], Any]) -> Any:
+        def noted() -> Any:
+            threads.append(threading.current_thread())
+            return make()
+
+        return written(answered, noted)
+
+    for module in (native, tei, inference_v2):
+        monkeypatch.setattr(module, "written", write)
+    call = make_call(DummyEngine())
+    few, lots = (call.post(path, body(["refund"] * number)).json for number in (2, 1000))
+    small, large = threads
+    assert small is threading.current_thread()
+    assert large is not small
+    assert len(many(lots)) == 500 * len(many(few))
 
 
 def test_one_text_and_a_list_are_answered_in_the_same_form(call: Caller, bundle: Bundle) -> None:

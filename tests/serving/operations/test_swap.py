@@ -20,7 +20,8 @@ from serving.bundle import Bundle
 from serving.engine.contract import NotReady
 from serving.engine.dummy import DummyEngine
 from serving.errors import UserError
-from serving.manifest import Manifest, TaskSpec
+from serving.manifest import Manifest, TaskSpec, read_manifest
+from serving.model import OnnxModel
 from serving.operations.front import Front
 from serving.operations.swap import SwapInProgress, Swapper, visible_changes
 
@@ -215,12 +216,40 @@ def test_every_change_that_callers_notice_is_named(front: Front) -> None:
         (manifest(front, replace(intent, type="multilabel"), topics, urgency), ["another type"]),
         (manifest(front, replace(intent, labels=intent.labels[::-1]), topics, urgency), ["another labels"]),
         (manifest(front, intent, topics, replace(urgency, range=(0.0, 1.0))), ["another range"]),
-        (manifest(front, *old.tasks, text_columns=("a", "b")), ["2 part(s)"]),
+        (manifest(front, *old.tasks, text_columns=("a", "b")), ["it reads a, b instead of text"]),
+        (manifest(front, *old.tasks, text_columns=("message",)), ["it reads message instead of text"]),
+        (manifest(front, *old.tasks, truncation_side="left"), ["cut on the left"]),
+        (replace(old, name="other"), ["called 'other' instead of 'toy'"]),
         (manifest(front, *old.tasks, max_length=7), ["below 8"]),
     ]:
         changes = visible_changes(old, new)
         assert len(changes) == len(words)
         assert words[0] in changes[0]
+
+
+def test_pairs_the_other_way_round_are_noticed(pair_bundle_folder: Path, edit_manifest: Callable[..., None]) -> None:
+    """Every premise would be read as a hypothesis, and answered with 200."""
+    old = read_manifest(pair_bundle_folder)
+    inputs = msgspec.structs.replace(old.inputs, text_columns=old.inputs.text_columns[::-1])
+    (change,) = visible_changes(old, msgspec.structs.replace(old, inputs=inputs))
+    assert change == "it reads hypothesis, premise instead of premise, hypothesis"
+
+
+def test_a_graph_that_raises_is_refused_with_its_reason(front: Front, newer: Path, monkeypatch: Any) -> None:
+    """Hashes say nothing of a graph that was exported broken; an exception would be an answer without a reason."""
+
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("indices element out of data bounds\nat node Gather")
+
+    old = front.bundle
+    monkeypatch.setattr(OnnxModel, "run", fail)
+    result = asyncio.run(Swapper(front, Bundle.load).swap(newer))
+    assert result.outcome == "refused"
+    assert result.reason == (
+        "model.fp32.onnx fails on the golden examples: indices element out of data bounds. "
+        "Copy or export the bundle again."
+    )
+    assert front.bundle is old
 
 
 def test_a_thousand_labels_do_not_fill_the_answer(front: Front) -> None:
@@ -242,6 +271,5 @@ def test_what_callers_do_not_notice_is_no_change(front: Front) -> None:
         replace(intent, temperature=2.0, output="other"),
         urgency,
         max_length=16,
-        text_columns=("message",),
     )
     assert visible_changes(front.bundle.manifest, new) == ()
