@@ -56,15 +56,15 @@ def serve(
 
         measure(bundle, chosen, settings or Path("serve.toml"), _print)
         return
-    with _stop_while_importing():
+    with _stop_before_the_server_listens_to_signals():
         from serving.operations.server import serve as run_server
 
-    run_server(bundle, chosen, _print, calibration=None if settings is None else read_calibration(settings))
+        run_server(bundle, chosen, _print, calibration=None if settings is None else read_calibration(settings))
 
 
 @contextlib.contextmanager
-def _stop_while_importing() -> Iterator[None]:
-    """SIGTERM before there is a server is a clean end, too: nothing was promised yet."""
+def _stop_before_the_server_listens_to_signals() -> Iterator[None]:
+    """SIGTERM while its modules are imported and its port is opened is a clean end, too: nothing was promised yet."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         yield

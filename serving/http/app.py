@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from serving.operations.settings import ServerSettings
 
 Handler = Callable[[Request], Awaitable[Reply]]
-Asgi = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 class Route(NamedTuple):
@@ -46,7 +45,7 @@ _NOWHERE = Route("other", {})
 """Stands in metrics and logs for every path that is no route."""
 
 
-def create_app(engine: Engine, settings: ServerSettings) -> Asgi:
+def create_app(engine: Engine, settings: ServerSettings) -> Application:
     """The ASGI application over an engine, which may still be starting.
 
     Raises:
@@ -114,6 +113,10 @@ class Application:
             reply = _cancelled(None if state is None else state.get(REASON), is_sending, _form(route, request))
             await self._send(send, request, request_id, reply)
         self._finish(request, route.template, request_id, reply)
+
+    def refused(self, status: int, code: str) -> None:
+        """Count what the server's protocol refused before it was a request (see `protocol_limits.protocol_class`)."""
+        self._metrics.finished(_NOWHERE.template, status, 0.0, code)
 
     def _find(self, request: Request) -> Route:
         route = self._routes.get(request.path)

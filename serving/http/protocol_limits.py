@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import httptools
@@ -44,9 +45,15 @@ _REASONS = {
 }
 
 
-def protocol_class(limits: Limits) -> type[asyncio.Protocol]:
-    """The protocol class of one server, for uvicorn's `http` setting."""
-    return type("LimitedProtocol", (LimitedProtocol,), {"limits": limits, "sweep": None})
+def protocol_class(limits: Limits, refused: Callable[[int, str], None] | None = None) -> type[asyncio.Protocol]:
+    """The protocol class of one server, for uvicorn's `http` setting.
+
+    Args:
+        limits: of each connection.
+        refused: told the status and the code of what is refused here, and never comes to the application.
+    """
+    count = staticmethod(refused or (lambda status, code: None))
+    return type("LimitedProtocol", (LimitedProtocol,), {"limits": limits, "refused": count, "sweep": None})
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -54,10 +61,12 @@ class LimitedProtocol(HttpToolsProtocol):
 
     Attributes:
         limits: of the server.
+        refused: counts a refusal by its status and code.
         sweep: the next look at all connections of the server; None while there are none.
     """
 
     limits: ClassVar[Limits]
+    refused: ClassVar[Callable[[int, str], None]]
     sweep: ClassVar[asyncio.TimerHandle | None]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -184,6 +193,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Answer and close, without the application; where the next answer is another request's, only close."""
         if self.transport.is_closing():
             return
+        type(self).refused(status, _REASONS[status][1])
         is_next = len(self._open) == 1 and self._in_body and not self._open[0].response_started
         if is_next or not self._open:
             self.transport.write(_refusal(status))

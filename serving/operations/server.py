@@ -104,11 +104,12 @@ class Service:
         self._admin: tuple[WebServer, socket.socket] | None = None
         self.front = Front()
         self.swapper = Swapper(self.front, self._load)
+        app = create_app(self.front, settings)
         self.web = WebServer(
             web_config(
-                create_app(self.front, settings),
+                app,
                 idle_seconds=settings.limits.idle_seconds,
-                http=protocol_class(settings.limits),
+                http=protocol_class(settings.limits, app.refused),
             ),
             grace_seconds=settings.grace_seconds,
             drain_seconds=settings.drain_seconds,

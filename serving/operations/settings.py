@@ -87,7 +87,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         tuple[str, ...], Meta(description="Web origins whose pages may call the server; none by default.")
     ] = ()
     access_log: Annotated[bool, Meta(description="One JSON line per request on stderr, without its text.")] = False
-    log_texts: Annotated[bool, Meta(description="Put texts into the access log.")] = False
+    log_texts: Annotated[bool, Meta(description="Put texts into the access log, which must be on.")] = False
     page: Annotated[bool, Meta(description="A page at / to try texts by hand.")] = True
 
     def __post_init__(self) -> None:
@@ -98,8 +98,20 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             )
         if self.admin_port is not None and self.admin_token_file is None:
             raise ValueError("admin_port needs admin_token_file, a file with a token that callers must present")
+        for name, needed in (
+            ("admin_token_file", "admin_port"),
+            ("rate_tokens_per_second", "keys_file"),
+            ("log_texts", "access_log"),
+        ):
+            if _is_set(getattr(self, name)) and not _is_set(getattr(self, needed)):
+                raise ValueError(f"{name} has no effect without {needed}; set that too, or leave {name} out")
         if self.admin_port and self.admin_port == self.port:
             raise ValueError(f"port and admin_port are both {self.port}; they must differ")
+
+
+def _is_set(value: object) -> bool:
+    """Port 0 is."""
+    return value is not None and value is not False
 
 
 class SettingDescription(msgspec.Struct, frozen=True):

@@ -22,6 +22,13 @@ def test_a_session_has_the_threads_asked_for_and_none_that_spin(bundle_folder: P
     assert session.get_providers() == ["CPUExecutionProvider"]
 
 
+def test_a_session_keeps_freed_memory_and_no_plan_for_each_shape(bundle_folder: Path) -> None:
+    """A server sees every length: a plan for each of them is memory for each of them (decision 0013)."""
+    options = create_session(bundle_folder / "model.fp32.onnx").get_session_options()
+    assert options.enable_cpu_mem_arena is True
+    assert options.enable_mem_pattern is False
+
+
 def test_a_gpu_is_never_replaced_by_the_cpu_in_silence(bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime itself only warns; the figures of a 'GPU' row would then be the CPU's."""
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])

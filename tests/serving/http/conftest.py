@@ -139,9 +139,10 @@ class RunningServer:
     def __init__(self, engine: Engine, settings: ServerSettings) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
+        app = create_app(engine, settings)
         config = uvicorn.Config(
-            create_app(engine, settings),
-            http=protocol_class(settings.limits),
+            app,
+            http=protocol_class(settings.limits, app.refused),
             ws="none",
             lifespan="off",
             log_config=None,

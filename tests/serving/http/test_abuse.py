@@ -247,6 +247,18 @@ def test_a_body_that_ends_like_an_upgrade_is_read_to_its_end(server: RunningServ
         assert read_answers(client, 1)[0][0] == 400
 
 
+def test_what_the_parser_refuses_is_in_the_metrics(server: RunningServer) -> None:
+    """An attack that no graph shows is found when customers call."""
+    with server.connect() as client:
+        client.sendall(b"no HTTP at all\r\n\r\n")
+        assert b" 400 " in read_all(client)[:20]
+    with server.connect() as client:
+        client.sendall(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        figures = read_all(client)
+    assert b'compressor_refused_total{reason="invalid_http"} 1.0' in figures
+    assert b'compressor_requests_total{route="other",status="400"} 1.0' in figures
+
+
 def test_many_requests_are_no_huge_head(server: RunningServer) -> None:
     """Counted together, the requests of a busy connection would be refused after some seconds."""
     with server.connect() as client:
