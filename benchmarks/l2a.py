@@ -30,11 +30,13 @@ from benchmarks.cells import DOCS, HERE, draw_rows, dtype_here, put_block
 from benchmarks.comparisons import Kept, compare_and_keep, recipe_path
 from benchmarks.label_curves import curves, variants
 from benchmarks.label_plot import DRAWING, draw
+from benchmarks.right_answers import RIGHT, read_right
 from compressor.data.builtin import CORPORA
 from compressor.data.prepare import prepare
 from compressor.data.splits import TRAIN, UNLABELLED
 from compressor.distillation.presets import parse_method
 from compressor.models.masked_lm import MASKED_LM_FILE, Adaptation, adapt_masked_lm, epochs_for
+from compressor.pipeline.stages import read_json, write_json
 from compressor.progress import announce
 from compressor.recipe import Recipe
 from compressor.recipe_file import load_recipe
@@ -69,7 +71,13 @@ def _compared(arguments: argparse.Namespace, name: str, rows: int) -> bool:
     kept = Kept(arguments.results, docs=None)
     called = _called(arguments, name)
     output = arguments.work / f"{called}-{rows}"
-    return compare_and_keep(f"l2a_{name}", _options(arguments, name, rows), output, kept, called=f"{called}_{rows}")
+    title = f"{called}_{rows}"
+    if not compare_and_keep(f"l2a_{name}", _options(arguments, name, rows), output, kept, called=title):
+        return False
+    path = arguments.results / f"{title}.json"
+    result = read_json(path)
+    write_json(path, {**result, RIGHT: read_right(output, result)})
+    return True
 
 
 def _is_other(arguments: argparse.Namespace) -> bool:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy import stats
-
+from benchmarks.right_answers import scores_of
+from compressor.comparison.answers import Scores
+from compressor.comparison.statistics import paired_difference
 from compressor.pipeline.stages import read_json
 from compressor.report.wording import number_of
 
@@ -32,21 +32,27 @@ QUESTIONS = {
     "the learned choice against the fixed filter": ("k", "j"),
 }
 """Each with the letters of the two arms that answer it."""
+SIMPLER = "cdefghij"
+BEST = "the learned choice against the best simpler way (k less the best of c to j)"
+"""The best by the same means: chance, too, speaks for it and against the learned choice."""
+
+Arms = Mapping[int, Mapping[str, Scores]]
+"""Per number of labels the arms' scores, by label."""
 
 
 def curves(results: Path, prefix: str) -> str:
     """Four tables in markdown from the kept comparisons `<prefix>_<labels>.json`; a note where there is none.
 
     The first has the mean test score of every arm in points, the second the paired difference of L2A to every other
-    arm, the third the differences that answer the method's questions, with 95% intervals over the seeds (t, seeds - 1
-    degrees of freedom; test texts are the same for all). They are not corrected for their number. The fourth has what
-    the selector kept, and whether its reward ranks as the whole student's does.
+    arm, the third the differences that answer the method's questions, with 95% intervals over seeds and test texts
+    together (`compressor.comparison.statistics.paired_difference`). They are not corrected for their number. The fourth
+    has what the selector kept, and whether its reward ranks as the whole student's does.
     """
     found = comparisons(results, prefix)
     if not found:
         return NOTHING
     columns = sorted(found)
-    arms = {labels: scores_by_arm(found[labels]) for labels in columns}
+    arms = {labels: _scores(found[labels]) for labels in columns}
     names = sorted({name for scores in arms.values() for name in scores})
     lines = [*_means(found, arms, names), "", *_head(f"{JUDGED} less", columns, found)]
     others = [name for name in names if name != JUDGED]
@@ -68,7 +74,7 @@ def variants(results: Path, prefix: str, *, plain: Sequence[str]) -> str:
     if not found:
         return NOTHING
     columns = sorted(found)
-    arms = {labels: scores_by_arm(found[labels]) for labels in columns}
+    arms = {labels: _scores(found[labels]) for labels in columns}
     by_letter = {name.split()[0]: name for name in plain}
     known = {*plain, *_LETTERS.values()}
     names = sorted(
@@ -87,7 +93,11 @@ def comparisons(results: Path, prefix: str) -> dict[int, dict[str, Any]]:
     return {int(match[1]): read_json(path) for path, match in paths.items() if match}
 
 
-def _means(found: Mapping[int, Any], arms: Mapping[int, Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+def _scores(result: Mapping[str, Any]) -> dict[str, Scores]:
+    return {_LETTERS.get(label, label): scores for label, scores in scores_of(result).items()}
+
+
+def _means(found: Mapping[int, Any], arms: Arms, names: Sequence[str]) -> list[str]:
     columns = sorted(found)
     return [*_head("arm", columns, found), *(_row(name, [_mean(arms[n].get(name)) for n in columns]) for name in names)]
 
@@ -97,16 +107,27 @@ def _measured(found: Mapping[int, Any]) -> str:
     hosts = {(one["environment"]["cpu_model"], one["environment"]["available_cpus"]) for one in found.values()}
     where = "; ".join(f"{model}, {number_of(cpus, 'CPU')}" for model, cpus in sorted(hosts))
     tests = {one["tasks"][task]["rows"]["test"] for one in found.values() for task in one["tasks"]}
-    return f"Points of accuracy on {max(tests)} test texts. {where}."
+    intervals = "95% intervals over seeds and test texts together, not corrected for their number"
+    return f"Points of accuracy on {max(tests)} test texts; {intervals}. {where}."
 
 
-def _answers(arms: Mapping[int, Mapping[str, Mapping[str, float]]], columns: Sequence[int]) -> Iterator[str]:
+def _answers(arms: Arms, columns: Sequence[int]) -> Iterator[str]:
     """A row per question that some column can answer."""
     by_letter = {n: {name.split()[0]: scores for name, scores in of.items()} for n, of in arms.items()}
     for question, (one, other) in QUESTIONS.items():
         cells = [_difference(by_letter[n].get(one), by_letter[n].get(other)) for n in columns]
         if set(cells) != {"-"}:
             yield _row(f"{question} ({one} less {other})", cells)
+    yield _row(BEST, [_less_the_best(by_letter[n]) for n in columns])
+
+
+def _less_the_best(by_letter: Mapping[str, Scores]) -> str:
+    own = by_letter.get(JUDGED.split()[0])
+    others = {letter: scores for letter, scores in by_letter.items() if letter in SIMPLER}
+    if own is None or not others:
+        return "-"
+    best = max(others, key=lambda letter: float(others[letter].values.mean()))
+    return f"{_difference(own, others[best])}, {best}"
 
 
 def _selector(found: Mapping[int, Mapping[str, Any]]) -> Iterator[str]:
@@ -144,21 +165,20 @@ def _row(name: str, cells: Sequence[str]) -> str:
     return f"| {' | '.join([name, *cells])} |"
 
 
-def _mean(scores: Mapping[str, float] | None) -> str:
-    return "-" if not scores else f"{np.mean(list(scores.values())):.1f}"
+def _mean(scores: Scores | None) -> str:
+    return "-" if scores is None else f"{scores.values.mean():.1f}"
 
 
-def _difference(own: Mapping[str, float] | None, other: Mapping[str, float] | None) -> str:
-    """Mean paired difference and its interval; the interval needs two seeds."""
-    seeds = sorted((own or {}).keys() & (other or {}).keys())
+def _difference(own: Scores | None, other: Scores | None) -> str:
+    """Mean paired difference and its interval; of one seed none, which could be read as one over seeds."""
+    seeds = [seed for seed in own.seeds if seed in other.seeds] if own and other else []
     if own is None or other is None or not seeds:
         return "-"
-    differences = np.array([own[seed] - other[seed] for seed in seeds])
-    mean = _signed(differences.mean())
+    (values, resampled), (base, base_resampled) = own.of(seeds), other.of(seeds)
+    found = paired_difference(values - base, resampled - base_resampled)
     if len(seeds) < 2:
-        return mean
-    half = float(stats.t.ppf(0.975, len(seeds) - 1) * differences.std(ddof=1) / np.sqrt(len(seeds)))
-    return f"{mean} [{_signed(differences.mean() - half)}, {_signed(differences.mean() + half)}]"
+        return _signed(found.value)
+    return f"{_signed(found.value)} [{_signed(found.low)}, {_signed(found.high)}]"
 
 
 def _signed(points: float) -> str:
