@@ -160,9 +160,9 @@ class AugmentingStages(TeacherStages):
         seeds = learning.Seeds(self.recipe.seed, self.recipe.student_order_seed)
         return Stage(
             f"selection-{task}",
-            6,
+            7,
             {
-                **self._fields(knobs, L2aKnobs, without=("target_share", "tasks", *_OF_THE_CHOICE)),
+                **self._fields(knobs, L2aKnobs, without=("tasks", *_OF_THE_CHOICE)),
                 "base": checkpoint_fingerprint(self.recipe.student_model()),
                 "layers": self.recipe.student.layers,
                 "init": learning.start_of(self.recipe),

@@ -71,7 +71,8 @@ class Selecting:
     @property
     def plan_with_candidates(self) -> Plan:
         """How students are trained that read candidates, too."""
-        return build_plan({**self.supervision, L2aKnobs.name: {"weight": self.knobs.weight}}, patience=None)
+        knobs = {"weight": self.knobs.weight, "target_share": self.knobs.target_share}
+        return build_plan({**self.supervision, L2aKnobs.name: knobs}, patience=None)
 
     def own_rows(self, rows: np.ndarray) -> TaskData:
         """The task with some of its training rows, and nothing else to train on."""

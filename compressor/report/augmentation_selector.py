@@ -18,6 +18,8 @@ _PERIODS = 10
 _FEWEST = 5
 """Episodes that a quarter must have to be spoken of."""
 _ERRORS = 2.0
+LEAST_PAIRS = 15
+"""Rewards are ranked within the stored states: of fewer pairs chance alone gives high correlations too often."""
 """Standard errors that a mean must be from zero to be told from it."""
 
 Facts = Mapping[str, Any]
@@ -180,8 +182,8 @@ def _by(row: Facts) -> str:
 def _correlation(rho: float | None, pairs: int) -> str:
     """Whether the reward of the head alone ranks as that of the whole student, and what chance would show."""
     repeated = f"{number_of(pairs, 'episode')} {'was' if pairs == 1 else 'were'} repeated with the whole student"
-    if pairs < 3:
-        return f"{repeated.capitalize()}: too few for a rank correlation."
+    if pairs < LEAST_PAIRS:
+        return f"{repeated.capitalize()}: too few for a rank correlation, which takes {LEAST_PAIRS}."
     if rho is None or not is_known(rho):
         return f"{repeated.capitalize()}, and one of the two rewards never changed: there is no rank correlation."
     chance = min(1.0, 1.96 / math.sqrt(pairs - 1))

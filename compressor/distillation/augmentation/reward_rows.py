@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 
+from compressor.data.carving import group_by_text
 from compressor.data.folds import fold_numbers
-from compressor.data.leakage import text_keys
-from compressor.data.splits import TRAIN, TaskData
+from compressor.data.splits import TRAIN, UNLABELLED, TaskData
 from serving.errors import UserError
 
 REWARD_SHARE = Fraction(1, 4)
 LEAST_REWARD_ROWS = 20
-LEAST_TEXTS = 8
+LEAST_GROUPS = 8
 FEW_ROWS_FOLDS = 4
 MOST_PARTS = 10
 
@@ -23,28 +24,43 @@ def reward_folds(data: TaskData) -> list[np.ndarray]:
     """Masks of the reward rows, bool [train rows]; every label has its share of them as far as whole texts allow.
 
     From 40 rows on one mask: a quarter of the rows, at least 20. Below, four masks that hold every row once, each
-    judged by a student that was trained on the other three quarters.
+    judged by a student that was trained on the other three quarters. Rows that share a text stay together; of pairs
+    those that share a side, directly or not.
 
     Raises:
-        UserError: fewer than 8 different texts.
+        UserError: fewer than 8 such groups of rows.
     """
-    train = data.splits[TRAIN]
-    num_texts = len(set(text_keys(train.texts)))
-    if num_texts < LEAST_TEXTS:
+    labelled = replace(data, splits={name: split for name, split in data.splits.items() if name != UNLABELLED})
+    train = labelled.splits[TRAIN]
+    num_groups = len(np.unique(group_by_text(train.texts)))
+    if num_groups < LEAST_GROUPS:
+        kind = "different texts" if len(data.text_columns) == 1 else "groups of pairs without a text in common"
         raise UserError(
-            f"l2a holds back training rows as its judge, and task '{data.task.name}' has {num_texts} different texts; "
-            f"it needs at least {LEAST_TEXTS}. Give more rows, or use refill, which holds none back."
+            f"l2a holds back training rows as its judge, and task '{data.task.name}' has {num_groups} {kind}; "
+            f"it needs at least {LEAST_GROUPS}. Give more rows, or use refill, which holds none back."
         )
     if len(train) < 2 * LEAST_REWARD_ROWS:
-        numbers = _fold_numbers(data, FEW_ROWS_FOLDS)
+        numbers = _fold_numbers(labelled, FEW_ROWS_FOLDS)
         return [numbers == fold for fold in range(FEW_ROWS_FOLDS)]
-    held = _parts(max(Fraction(LEAST_REWARD_ROWS, len(train)), REWARD_SHARE), min(MOST_PARTS, num_texts))
-    return [_fold_numbers(data, held.denominator) < held.numerator]
+    share = max(Fraction(LEAST_REWARD_ROWS, len(train)), REWARD_SHARE)
+    held = _parts(share, min(MOST_PARTS, num_groups))
+    return [_held_back(_fold_numbers(labelled, held.denominator), held, math.ceil(share * len(train)))]
+
+
+def _held_back(numbers: np.ndarray, held: Fraction, wanted: int) -> np.ndarray:
+    """The first parts, bool [rows]; where a large group makes them too many rows, the smallest, about as many."""
+    first = numbers < held.numerator
+    if first.sum() <= wanted + held.numerator:
+        return first
+    sizes = np.bincount(numbers, minlength=held.denominator)
+    smallest = np.argsort(sizes, kind="stable")[:-1]
+    surplus = np.abs(np.cumsum(sizes[smallest]) - wanted)
+    return np.isin(numbers, smallest[: int(np.argmin(surplus)) + 1])
 
 
 def _fold_numbers(data: TaskData, folds: int) -> np.ndarray:
     """Of the labelled rows, int64 [train rows]."""
-    return fold_numbers({data.task.name: data}, folds)[data.task.name][: len(data.splits[TRAIN])]
+    return fold_numbers({data.task.name: data}, folds)[data.task.name]
 
 
 def _parts(share: Fraction, most: int) -> Fraction:

@@ -19,7 +19,7 @@ from compressor.data.splits import ADDED, TRAIN, UNLABELLED, TaskData
 from compressor.distillation.augmentation.candidates import Candidates
 from compressor.distillation.augmentation.knobs import L2aKnobs
 from compressor.distillation.augmentation.reward_rows import reward_folds
-from compressor.distillation.augmentation.selector.choose import keep_top
+from compressor.distillation.augmentation.selector.choose import keep_top, random_like
 from compressor.distillation.augmentation.selector.learn import learn_selector
 from compressor.distillation.augmentation.selector.view import View, present
 from compressor.distillation.presets import parse_method
@@ -33,6 +33,7 @@ from compressor.pipeline.full_updates import FullUpdates
 from compressor.pipeline.selecting import SELECTION_FILE, select_candidates
 from compressor.pipeline.selection_input import STATES, Selecting
 from compressor.recipe import Recipe
+from compressor.recipe_file import changed_recipe
 
 FEW, ENOUGH = 24, 40  # rows: four folds take turns as the judge, or one mask of rows judges
 TRAINING = {"steps": 5, "batch_size": 8, "dtype": "fp32", "threads": 1}
@@ -179,7 +180,8 @@ def test_a_smaller_share_is_kept_only_if_whole_students_confirm_it(
 
     The loss of a student is made up: it rises with the texts that it has read, or falls.
     """
-    one = replace(work(rows), knobs=replace(KNOBS, share=None))
+    one = replace(work(rows), knobs=replace(KNOBS, share=None, target_share=0.7))
+    one = replace(one, recipe=changed_recipe(one.recipe, {"order_seed": 5}, origin="test"))
     own, folds, texts = one.data.splits[TRAIN], reward_folds(one.data), one.candidates.texts
     tried = [{"share": 0.25, "loss": 0.1}, {"share": 1.0, "loss": 0.2}]
     monkeypatch.setattr(selecting, "choose_share", lambda *_, **__: (0.25, tried))
@@ -194,9 +196,13 @@ def test_a_smaller_share_is_kept_only_if_whole_students_confirm_it(
     assert facts["share"] == (0.25 if confirms else 1.0)
     assert facts["confirmation"]["share"] == 0.25
     assert (facts["confirmation"]["gain"] > facts["confirmation"]["error"]) == confirms
-    wanted = keep_top(np.array(facts["scores"]), np.argmax(np.asarray(one.candidates.logits), axis=1), 0.25)
+    classes = np.argmax(np.asarray(one.candidates.logits), axis=1)
+    wanted = keep_top(np.array(facts["scores"]), classes, 0.25)
     assert kept["learned"].tolist() == (wanted if confirms else np.ones(len(texts), dtype=bool)).tolist()
-    assert kept["random"].sum() == kept["filter"].sum() == kept["learned"].sum()
+    assert kept["random"].tolist() == random_like(kept["learned"], classes, seed=5).tolist()
+    by_filter = keep_top(np.array(facts["filter_scores"]), classes, facts["share"])
+    assert kept["filter"].tolist() == by_filter.tolist()
+    assert not confirms or len({kept[name].tobytes() for name in ("learned", "random", "filter")}) == 3
     jobs = seen.jobs[len(folds) :]
     for job, mask, some in zip(
         jobs, [*folds, *folds], [wanted] * len(folds) + [np.ones_like(wanted)] * len(folds), strict=True
@@ -207,6 +213,7 @@ def test_a_smaller_share_is_kept_only_if_whole_students_confirm_it(
         logits = np.concatenate([one.targets[~mask], np.asarray(one.candidates.logits)[read]])
         np.testing.assert_array_equal(job.targets["topic"], logits)
         assert not isinstance(job.plan.rule, StatesAtShares)
+        assert job.plan.target_share == 0.7, "as the last student mixes them"
     assert not (tmp_path / "students").exists()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -51,3 +53,34 @@ def test_too_few_texts_are_said_with_the_least_number() -> None:
     """Catches a selection that fails after the teacher was trained, and does not say how much is missing."""
     with pytest.raises(UserError, match="has 7 different texts; it needs at least 8"):
         reward_folds(task(70, texts=7))
+
+
+def pairs(texts: list[tuple[str, str]]) -> TaskData:
+    spec = TaskSpec(name="match", type="classification", labels=("a", "b"), metric="accuracy")
+    split = Split(list(texts), np.arange(len(texts)) % 2)
+    return TaskData(spec, {"train": split, "validation": split, "test": split}, ("query", "passage"))
+
+
+@pytest.mark.parametrize("shared", [1, 3, 7])
+def test_pairs_that_share_too_few_texts_are_said_by_their_groups(shared: int) -> None:
+    """Catches many pairs over a few documents: nothing can be held back, and the error named a knob nobody had set."""
+    data = pairs([(f"query {row}", f"passage {row % shared}") for row in range(200)])
+    with pytest.raises(UserError, match=rf"'match' has {shared} groups of pairs without a text in common; it needs"):
+        reward_folds(data)
+
+
+@pytest.mark.parametrize("large", [0, 60, 120, 150])
+def test_one_large_group_of_pairs_does_not_take_the_labels(large: int) -> None:
+    """Catches 128 of 200 labelled pairs held back, because a popular passage ties them together."""
+    data = pairs([(f"query {row}", "popular" if row < large else f"passage {row}") for row in range(200)])
+    (mask,) = reward_folds(data)
+    assert len(set(mask[:large].tolist())) <= 1, "rows of one text stay together"
+    assert 40 <= int(mask.sum()) <= 60
+
+
+def test_pairs_without_label_tie_no_labelled_ones_together() -> None:
+    """Catches traffic over the same passages that leaves one group of all labelled pairs."""
+    data = pairs([(f"query {row}", f"passage {row}") for row in range(60)])
+    traffic = Split([(f"query {row}", f"passage {row + 1}") for row in range(59)])
+    (mask,) = reward_folds(replace(data, splits={**data.splits, "unlabelled": traffic}))
+    assert int(mask.sum()) == 20

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 
 from compressor.comparison.added_texts import added_texts_of
 from compressor.comparison.cells import Cell, CellRun
@@ -15,15 +17,26 @@ from compressor.data.leakage import text_keys
 from compressor.data.splits import ADDED
 from compressor.distillation.augmentation.candidates import load_candidates
 from compressor.distillation.augmentation.chains import generate
+from compressor.distillation.augmentation.domain import text_features
 from compressor.distillation.presets import label_of
-from compressor.pipeline import augmenting
+from compressor.models.masked_lm import adapt_masked_lm
+from compressor.pipeline import augmenting, augmenting_stages
 from compressor.pipeline.added import CANDIDATES_FILE, KEPT_FILE, with_added
 from compressor.pipeline.augmentation_facts import augmentation_facts
 from compressor.pipeline.graph import Pipeline
 from compressor.pipeline.learning import load_data
 from compressor.pipeline.selecting import SELECTION_FILE
 from compressor.pipeline.stages import StageStore, needed_for, read_json, run_stages
-from tests.compressor.pipeline.augmenting.conftest import LEARNED, SHORT, Make, candidates_stage, trained, weights
+from serving.errors import UserError
+from tests.compressor.pipeline.augmenting.conftest import (
+    LEARNED,
+    SHORT,
+    Make,
+    candidates_stage,
+    trained,
+    weights,
+    write_rows,
+)
 
 
 def test_source_texts_are_read_with_the_teachers_targets(recipe: Make, store: StageStore) -> None:
@@ -59,13 +72,15 @@ def test_the_nearest_and_surest_source_texts_are_kept(recipe: Make, store: Stage
     pipeline = trained(recipe("source:nearest=0.5"), store)
     folder = pipeline.path(candidates_stage(pipeline))
     kept, everything = load_candidates(folder / CANDIDATES_FILE), trained(recipe("source"), store)
-    scores = load_candidates(everything.path(candidates_stage(everything)) / CANDIDATES_FILE).domain_scores
+    found = load_candidates(everything.path(candidates_stage(everything)) / CANDIDATES_FILE)
+    scores = found.domain_scores
     assert len(kept) == 20
     assert kept.domain_scores.min() >= np.sort(scores)[-20]
     assert read_json(folder / "candidates.json")["dropped"] == {"far": 20, "unsure": 0}
-    sure = Pipeline(recipe("source:min_confidence=0.999"), store)
+    confidence = np.sort(softmax(np.asarray(found.logits, dtype=np.float64), axis=1).max(axis=1))
+    sure = Pipeline(recipe(f"source:min_margin=0:min_confidence={confidence[14:16].mean()}"), store)
     run_stages(store, needed_for(candidates_stage(sure)))
-    assert read_json(sure.path(candidates_stage(sure)) / "candidates.json")["dropped"]["unsure"] > 0
+    assert read_json(sure.path(candidates_stage(sure)) / "candidates.json")["dropped"] == {"far": 0, "unsure": 15}
 
 
 def test_refilled_texts_come_from_both_domains_and_are_new(recipe: Make, store: StageStore) -> None:
@@ -84,12 +99,24 @@ def test_refilled_texts_come_from_both_domains_and_are_new(recipe: Make, store: 
     assert not (pipeline.path(candidates_stage(pipeline)) / "chunks").exists()
 
 
+@pytest.mark.parametrize("task", ["topic", "mood"])
+@pytest.mark.parametrize("split", ["validation", "test"])
 def test_a_refilled_text_of_an_evaluation_split_is_dropped_and_counted(
-    recipe: Make, store: StageStore, monkeypatch: pytest.MonkeyPatch
+    files: dict[str, str],
+    recipe: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    split: str,
 ) -> None:
-    """Catches a leak: the refill writes a test text, in other case and punctuation."""
-    data = load_data(trained(recipe("kd"), store).path(Pipeline(recipe("kd"), store).data))["topic"]
-    ((leaked,), *_), real = data.splits["test"].texts, generate
+    """Catches a leak: the refill writes a text that judges this task or another one, in other case and punctuation."""
+    scarce = {"data": files["target"], "text": "text", "label": "topic", "source": {"data": files["source"]}}
+    other = {"data": write_rows(tmp_path / "mood.jsonl", 60, 3), "text": "text", "label": "topic"}
+    two = recipe(f"refill:{SHORT}:top_k=3", tasks={"topic": scarce, "mood": other})
+    store = StageStore(tmp_path / "stages")
+    pipeline = Pipeline(two, store)
+    run_stages(store, needed_for(pipeline.data))
+    ((leaked,), *_), real = load_data(pipeline.path(pipeline.data))[task].splits[split].texts, generate
 
     def leaking(*given: Any, **named: Any) -> Any:
         made = real(*given, **named)
@@ -97,11 +124,45 @@ def test_a_refilled_text_of_an_evaluation_split_is_dropped_and_counted(
         return made
 
     monkeypatch.setattr(augmenting, "generate", leaking)
-    pipeline = Pipeline(recipe(f"refill:{SHORT}:top_k=3"), store)
     run_stages(store, needed_for(candidates_stage(pipeline)))
     folder = pipeline.path(candidates_stage(pipeline))
     assert read_json(folder / "candidates.json")["dropped"]["evaluation"] == 1
     assert leaked.upper() not in {text.rstrip("?!") for (text,) in load_candidates(folder / CANDIDATES_FILE).texts}
+
+
+def test_nothing_that_makes_texts_reads_an_evaluation_split(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a masked language model, or a classifier of domains, that has seen the texts which judge."""
+    read: dict[str, set[str]] = {"masked_lm": set(), "domains": set()}
+    adapt, features = adapt_masked_lm, text_features
+
+    def adapting(model: str, texts: Sequence[tuple[str, ...]], *given: Any, **named: Any) -> None:
+        read["masked_lm"] |= set(text_keys(texts))
+        adapt(model, texts, *given, **named)
+
+    def seeing(encoder: str, texts: Sequence[tuple[str, ...]], **named: Any) -> np.ndarray:
+        read["domains"] |= set(text_keys(texts))
+        return features(encoder, texts, **named)
+
+    monkeypatch.setattr(augmenting_stages, "adapt_masked_lm", adapting)
+    monkeypatch.setattr(augmenting, "text_features", seeing)
+    store = StageStore(tmp_path)
+    pipeline = Pipeline(recipe(f"refill:{SHORT}"), store)
+    run_stages(store, needed_for(candidates_stage(pipeline)))
+    splits = load_data(pipeline.path(pipeline.data))["topic"].splits
+    judging = set(text_keys(splits["validation"].texts)) | set(text_keys(splits["test"].texts))
+    trained_on = set(text_keys(splits["train"].texts)) | set(text_keys(splits["source"].texts))
+    assert read["masked_lm"] == trained_on
+    assert read["domains"] >= trained_on
+    assert not judging & (read["masked_lm"] | read["domains"])
+
+
+def test_source_texts_that_all_fail_the_filters_are_an_error(recipe: Make, store: StageStore) -> None:
+    """Catches plain distillation under the name of an arm that adds texts."""
+    pipeline = Pipeline(recipe("source:min_confidence=0.9999999"), store)
+    with pytest.raises(UserError, match=r"none of 40 source texts of task 'topic' passed the filters .*'unsure': 40"):
+        run_stages(store, needed_for(candidates_stage(pipeline)))
 
 
 def test_the_same_seed_makes_the_same_candidates_and_choice(recipe: Make, store: StageStore, tmp_path: Path) -> None:
