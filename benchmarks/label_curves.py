@@ -78,7 +78,8 @@ def variants(results: Path, prefix: str, *, plain: Sequence[str]) -> str:
     by_letter = {name.split()[0]: name for name in plain}
     known = {*plain, *_LETTERS.values()}
     names = sorted(
-        {name for scores in arms.values() for name in scores}, key=lambda name: (name.split()[0], name not in known)
+        dict.fromkeys(name for scores in arms.values() for name in scores),
+        key=lambda name: (name.split()[0], name not in known),
     )
     lines = [*_means(found, arms, names), "", *_head("variant", columns, found)]
     for name in (name for name in names if name not in known):

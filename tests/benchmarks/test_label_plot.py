@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import yaml
 
 from benchmarks.cells import HERE
-from benchmarks.label_curves import JUDGED, curves
+from benchmarks.l2a import ARMS
+from benchmarks.label_curves import JUDGED, curves, variants
 from benchmarks.label_plot import COLOURS, PANELS, _spread, draw
 
 
@@ -76,3 +78,5 @@ def test_the_drawing_of_the_docs_is_that_of_the_kept_results(tmp_path: Path) -> 
     )
     for prefix in PANELS:
         assert curves(HERE / "results", prefix) in (HERE.parent / "docs" / "results.md").read_text()
+    plain = list(yaml.safe_load(ARMS.read_text()))
+    assert variants(HERE / "results", "l2a_bank_variants", plain=plain) in (HERE.parent / "docs/results.md").read_text()
