@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
+
+_NO_MEMORY = re.compile(r"[Ff]ailed to allocate memory|bad_alloc")
 
 
 class UserError(Exception):
@@ -29,6 +32,11 @@ class BundleError(UserError):
     """A bundle is incomplete, corrupt or does not answer as its golden examples say."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that there is no memory; ONNX Runtime's is of no class of its own."""
+    return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None
+
+
 @contextlib.contextmanager
 def bundle_at_fault(what: str) -> Iterator[None]:
     """Whatever is raised inside refuses the bundle; UserErrors pass as they are.
@@ -37,13 +45,18 @@ def bundle_at_fault(what: str) -> Iterator[None]:
         what: failed, for the message: "the graph fails on ...".
 
     Raises:
-        BundleError: with the first line of what was raised.
+        UserError: there was no memory for it.
+        BundleError: with the first line of what else was raised.
     """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise UserError(
+                f"{what}, for want of memory. Give the process more, or restart it with this bundle."
+            ) from error
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise BundleError(f"{what}: {reason}. Copy or export the bundle again.") from error
 

@@ -124,7 +124,7 @@ def gather_source_texts(folder: Path, material: Material, knobs: SourceKnobs) ->
     if not len(kept):
         raise UserError(
             f"none of {len(texts)} source texts of task '{material.data.task.name}' passed the filters ({dropped}). "
-            "Lower min_confidence or min_margin, raise nearest, or use another method."
+            "Lower min_confidence or min_margin, or use another method."
         )
     _save(folder, kept, material, {"generated": len(texts), "dropped": dropped, "seconds": clock.seconds})
 

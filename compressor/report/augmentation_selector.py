@@ -18,9 +18,9 @@ _PERIODS = 10
 _FEWEST = 5
 """Episodes that a quarter must have to be spoken of."""
 _ERRORS = 2.0
+"""Standard errors that a mean must be from zero to be told from it."""
 LEAST_PAIRS = 15
 """Rewards are ranked within the stored states: of fewer pairs chance alone gives high correlations too often."""
-"""Standard errors that a mean must be from zero to be told from it."""
 
 Facts = Mapping[str, Any]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from serving.engine.contract import Expired, Overloaded
+from serving.engine.contract import Overloaded, TooLate
 from serving.engine.schedule import Scheduler
 from serving.engine.tickets import Ticket
 from serving.errors import UserError
@@ -70,7 +70,7 @@ class Admission:
 
         Raises:
             UserError: it is larger than the whole queue, so that no time to come again would help.
-            Expired: its deadline has passed.
+            TooLate: its deadline has passed.
             Overloaded: the queue is full, or its deadline or an admitted one could not be met.
         """
         scheduler = self._scheduler
@@ -81,7 +81,7 @@ class Admission:
                 "Send fewer texts at a time."
             )
         if ticket.deadline <= now:
-            raise Expired("the deadline had passed when the request came")
+            raise TooLate("the deadline had passed when the request came")
         if (surplus := scheduler.queued_tokens + tokens - self.queue_tokens) > 0:
             share = surplus / scheduler.queued_tokens
             raise _overloaded(share * scheduler.wait_seconds, "the queue is full")

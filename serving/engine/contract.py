@@ -141,6 +141,10 @@ class Expired(Exception):
     """The deadline passed before there was an answer (504)."""
 
 
+class TooLate(Expired):
+    """The deadline had passed when the request came: nothing was computed for it."""
+
+
 class NotReady(Exception):
     """The engine is starting or draining and takes no work (503)."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from serving.engine.contract import LaneFailed
 from serving.engine.orders import Rows
 from serving.engine.served import Served
 from serving.engine.tickets import Item
-from serving.errors import BundleError
+from serving.errors import BundleError, is_out_of_memory
 from serving.manifest import TaskSpec
 from serving.tokenise import Encoding
 
@@ -23,9 +22,6 @@ STALL_FACTOR = 50.0
 """A call that takes this many times its predicted duration hangs, within the bounds below."""
 
 LONGEST_STALL_SECONDS = 120.0
-
-_NO_MEMORY = re.compile(r"[Ff]ailed to allocate memory|bad_alloc")
-"""How ONNX Runtime says it, in an exception of no class of its own."""
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +147,7 @@ def _perform(call: Call, items: Sequence[Item], outcome: Outcome) -> None:
 
 
 def _kind_of(error: BaseException) -> str:
-    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+    if is_out_of_memory(error):
         return "lane_out_of_memory"
     return "lane_not_finite" if isinstance(error, BundleError) else "lane_exceptions"
 

@@ -6,6 +6,7 @@ The file is read again when it changes. `compressor key NAME --file FILE` makes 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import hmac
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from serving.engine.contract import LaneFailed, NotReady, Overloaded
+from serving.engine.contract import Expired, TooLate
 from serving.errors import UserError
 from serving.http.errors import HttpError, retry_after
 from serving.http.request import Request
@@ -132,8 +133,10 @@ class KeyRing:
             raise HttpError(429, "rate_limited", message, [retry_after(seconds)])
         try:
             yield
-        except (Overloaded, NotReady, LaneFailed, UserError):
-            key.give_back(estimate)
+        except BaseException as end:
+            may_have_run = isinstance(end, asyncio.CancelledError | Expired) and not isinstance(end, TooLate)
+            if not may_have_run:
+                key.give_back(estimate)
             raise
         key.give_back(estimate - request.tokens)
 

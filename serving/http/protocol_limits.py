@@ -33,9 +33,9 @@ MAX_PIPELINED = 64
 SWEEP_SECONDS = 0.25
 REFUSED_SECONDS = 1.0
 """How long a connection too many may be silent before it is closed."""
-_UPGRADE = re.compile(rb"(\r\n|\A)upgrade:", re.IGNORECASE)
+_UPGRADE = re.compile(rb"(\r\n|\A\n?)upgrade:", re.IGNORECASE)
 """At the start of what comes, too: some clients send a head line by line."""
-_CUT_UPGRADE = re.compile(rb"(?:\r\n|\A)(u(?:p(?:g(?:r(?:a(?:d(?:e)?)?)?)?)?)?)\Z", re.IGNORECASE)
+_CUT_UPGRADE = re.compile(rb"(?:\r\n|\A\n?)(u(?:p(?:g(?:r(?:a(?:d(?:e)?)?)?)?)?)?)\Z", re.IGNORECASE)
 _LONGEST_CUT = len(b"\r\nupgrade")
 _REASONS = {
     400: ("Bad Request", "invalid_http", "this is no HTTP request"),
@@ -193,10 +193,11 @@ class LimitedProtocol(HttpToolsProtocol):
         """Answer and close, without the application; where the next answer is another request's, only close."""
         if self.transport.is_closing():
             return
-        type(self).refused(status, _REASONS[status][1])
         is_next = len(self._open) == 1 and self._in_body and not self._open[0].response_started
         if is_next or not self._open:
             self.transport.write(_refusal(status))
+            if not self._open:
+                type(self).refused(status, _REASONS[status][1])
         self.transport.close()
 
     def _sweep(self) -> None:
@@ -268,6 +269,8 @@ class AnswerTransport(asyncio.Transport):
 def _without_upgrade(data: bytes) -> tuple[bytes, bytes]:
     """Rename an upgrade header: nothing is offered here, and the parser would skip the request's body for it.
 
+    Only the first head in what came is looked at: clients ask for an upgrade with the first request of a connection.
+
     Returns:
         The bytes to parse, and the beginning of such a name at their end: it waits for more, if the head goes on.
     """
@@ -275,8 +278,8 @@ def _without_upgrade(data: bytes) -> tuple[bytes, bytes]:
     if cut := _CUT_UPGRADE.search(data[-_LONGEST_CUT:]):
         begun = cut[1]
         data = data[: -len(begun)]
-    if b"pgrade:" in data or b"PGRADE:" in data:
-        head, end, rest = data.partition(b"\r\n\r\n")
+    head, end, rest = data.partition(b"\r\n\r\n")
+    if b"upgrade:" in head.lower():
         data = _UPGRADE.sub(rb"\1ignored:", head) + end + rest
     return data, begun
 

@@ -28,7 +28,7 @@ def reward_folds(data: TaskData) -> list[np.ndarray]:
     those that share a side, directly or not.
 
     Raises:
-        UserError: fewer than 8 such groups of rows.
+        UserError: fewer than 8 such groups of rows, or groups so large that no 20 rows to a half can be held back.
     """
     labelled = replace(data, splits={name: split for name, split in data.splits.items() if name != UNLABELLED})
     train = labelled.splits[TRAIN]
@@ -44,18 +44,29 @@ def reward_folds(data: TaskData) -> list[np.ndarray]:
         return [numbers == fold for fold in range(FEW_ROWS_FOLDS)]
     share = max(Fraction(LEAST_REWARD_ROWS, len(train)), REWARD_SHARE)
     held = _parts(share, min(MOST_PARTS, num_groups))
-    return [_held_back(_fold_numbers(labelled, held.denominator), held, math.ceil(share * len(train)))]
+    mask = _held_back(_fold_numbers(labelled, held.denominator), held, math.ceil(share * len(train)))
+    if mask is None:
+        raise UserError(
+            f"l2a holds back {LEAST_REWARD_ROWS} training rows to a half of them as its judge, and the rows of task "
+            f"'{data.task.name}' that share a text are too many to be kept together so. Give rows of other texts, or use "
+            "refill, which holds none back."
+        )
+    return [mask]
 
 
-def _held_back(numbers: np.ndarray, held: Fraction, wanted: int) -> np.ndarray:
-    """The first parts, bool [rows]; where a large group makes them too many rows, the smallest, about as many."""
+def _held_back(numbers: np.ndarray, held: Fraction, wanted: int) -> np.ndarray | None:
+    """The first parts, bool [rows]; where a large group makes them too many rows, the smallest that come nearest."""
     first = numbers < held.numerator
     if first.sum() <= wanted + held.numerator:
         return first
     sizes = np.bincount(numbers, minlength=held.denominator)
-    smallest = np.argsort(sizes, kind="stable")[:-1]
-    surplus = np.abs(np.cumsum(sizes[smallest]) - wanted)
-    return np.isin(numbers, smallest[: int(np.argmin(surplus)) + 1])
+    smallest = np.argsort(sizes, kind="stable")
+    taken = np.cumsum(sizes[smallest])
+    possible = np.flatnonzero((taken >= LEAST_REWARD_ROWS) & (taken <= len(numbers) / 2))
+    if not len(possible):
+        return None
+    nearest = possible[np.argmin(np.abs(taken[possible] - wanted))]
+    return np.isin(numbers, smallest[: nearest + 1])
 
 
 def _fold_numbers(data: TaskData, folds: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.engine.contract import Expired, LaneFailed, NotReady, Overloaded
+from serving.engine.contract import Expired, LaneFailed, NotReady, Overloaded, TooLate
 from serving.engine.dummy import DummyEngine
 from serving.errors import UserError
 from serving.http.errors import HttpError
@@ -180,6 +180,8 @@ def test_what_was_not_answered_is_not_paid(make_call: Callable[..., Caller], key
     [
         (asyncio.CancelledError(), True),
         (Expired("too late"), True),
+        (TooLate("when it came"), False),
+        (MemoryError(), False),
         (Overloaded(1.0), False),
         (NotReady("draining"), False),
         (LaneFailed("nan"), False),

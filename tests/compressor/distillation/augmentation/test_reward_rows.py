@@ -84,3 +84,13 @@ def test_pairs_without_label_tie_no_labelled_ones_together() -> None:
     traffic = Split([(f"query {row}", f"passage {row + 1}") for row in range(59)])
     (mask,) = reward_folds(replace(data, splits={**data.splits, "unlabelled": traffic}))
     assert int(mask.sum()) == 20
+
+
+@pytest.mark.parametrize("sizes", [(185,), (95, 95)])
+def test_groups_that_leave_no_judge_are_refused(sizes: tuple[int, ...]) -> None:
+    """Catches thirteen rows that judge a student which has read one popular passage and nothing else."""
+    passages = [f"popular {group}" for group, size in enumerate(sizes) for _ in range(size)]
+    passages += [f"passage {row}" for row in range(200 - sum(sizes))]
+    data = pairs([(f"query {row}", passage) for row, passage in enumerate(passages)])
+    with pytest.raises(UserError, match=r"20 training rows to a half of them .*'match' that share a text are too many"):
+        reward_folds(data)
