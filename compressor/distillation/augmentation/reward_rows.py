@@ -48,8 +48,8 @@ def reward_folds(data: TaskData) -> list[np.ndarray]:
     if mask is None:
         raise UserError(
             f"l2a holds back {LEAST_REWARD_ROWS} training rows to a half of them as its judge, and the rows of task "
-            f"'{data.task.name}' that share a text are too many to be kept together so. Give rows of other texts, or use "
-            "refill, which holds none back."
+            f"'{data.task.name}' that share a text are too many to be kept together so. Give rows of other texts, or "
+            "use refill, which holds none back."
         )
     return [mask]
 
