@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -55,10 +56,11 @@ def test_other_inputs_or_lengths_count_every_text_of_the_batch(encoder: TextEnco
 
 
 def test_pairs_in_the_other_order_are_found(
-    pair_student: object, encoder: TextEncoder, pairs: list[tuple[str, ...]]
+    pair_student: object, tokenizer_folder: Path, pairs: list[tuple[str, ...]]
 ) -> None:
     """Question and answer swapped: the same words, the same length, another text."""
-    tokenizer = TextEncoder(encoder._tokenizer, msgspec.structs.replace(PAIR_INPUTS, max_length=64))
+    inputs = msgspec.structs.replace(PAIR_INPUTS, max_length=64)
+    tokenizer = TextEncoder.load(tokenizer_folder / "tokenizer.json", inputs)
 
     def turned(texts: Sequence[tuple[str, ...]]) -> Inputs:
         return tokenizer.batch(tokenizer.encode([text[::-1] for text in texts]))

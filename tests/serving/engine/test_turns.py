@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import serving.engine.crew
+import serving.engine.lanes
 from serving.engine.contract import Answered, Expired, LaneFailed, Overloaded
 from serving.engine.lanes import STALL_FACTOR, perform
 from serving.engine.orders import Order
@@ -227,7 +228,9 @@ def test_requests_that_have_ended_leave_no_circle_behind(
     set_stage: Set, num_left: Callable[[], int], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The server looks for circles seldom: each would keep its texts, and its bundle after a swap, for minutes."""
-    caplog.set_level(logging.CRITICAL)  # what is captured keeps exceptions, and with them whatever they saw
+    # What is captured keeps exceptions, and with them whatever they saw. The logger itself: the level of one above it
+    # may have been set in this process, and would hold for it.
+    caplog.set_level(logging.CRITICAL, logger=serving.engine.lanes.__name__)
     stage = set_stage(fail_on_two_words)
 
     async def scene() -> None:
