@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,15 @@ def recipe_path(name: str) -> Path:
     return HERE / "recipes" / f"{name}.yaml"
 
 
-def compare_and_keep(name: str, options: Sequence[str], output: Path, kept: Kept, *, called: str | None = None) -> bool:
+def compare_and_keep(
+    name: str,
+    options: Sequence[str],
+    output: Path,
+    kept: Kept,
+    *,
+    called: str | None = None,
+    further: Callable[[Path, Mapping[str, Any]], Mapping[str, Any]] | None = None,
+) -> bool:
     """Run one comparison; its JSON and its table are kept if it finished.
 
     Args:
@@ -47,6 +55,7 @@ def compare_and_keep(name: str, options: Sequence[str], output: Path, kept: Kept
         output: folder of the comparison.
         kept: where the results go.
         called: name of what is kept; default: the recipe's.
+        further: what else is kept, from the comparison's folder and its result.
 
     Returns:
         Whether it finished.
@@ -60,6 +69,7 @@ def compare_and_keep(name: str, options: Sequence[str], output: Path, kept: Kept
     result = _without_place(read_json(output / RESULT_FILE), output.parent.resolve())
     for task, place in zip(result["recipe"]["tasks"].values(), _places(name), strict=True):
         task["data"] = place
+    result |= {} if further is None else further(output, result)
     title = called or name
     write_json(kept.results / f"{title}.json", result)
     if kept.docs is not None:

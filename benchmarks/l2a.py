@@ -23,6 +23,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -36,7 +37,6 @@ from compressor.data.prepare import prepare
 from compressor.data.splits import TRAIN, UNLABELLED
 from compressor.distillation.presets import parse_method
 from compressor.models.masked_lm import MASKED_LM_FILE, Adaptation, adapt_masked_lm, epochs_for
-from compressor.pipeline.stages import read_json, write_json
 from compressor.progress import announce
 from compressor.recipe import Recipe
 from compressor.recipe_file import load_recipe
@@ -71,13 +71,12 @@ def _compared(arguments: argparse.Namespace, name: str, rows: int) -> bool:
     kept = Kept(arguments.results, docs=None)
     called = _called(arguments, name)
     output = arguments.work / f"{called}-{rows}"
-    title = f"{called}_{rows}"
-    if not compare_and_keep(f"l2a_{name}", _options(arguments, name, rows), output, kept, called=title):
-        return False
-    path = arguments.results / f"{title}.json"
-    result = read_json(path)
-    write_json(path, {**result, RIGHT: read_right(output, result)})
-    return True
+    title, options = f"{called}_{rows}", _options(arguments, name, rows)
+    return compare_and_keep(f"l2a_{name}", options, output, kept, called=title, further=_right)
+
+
+def _right(comparison: Path, result: Mapping[str, Any]) -> dict[str, Any]:
+    return {RIGHT: read_right(comparison, result)}
 
 
 def _is_other(arguments: argparse.Namespace) -> bool:

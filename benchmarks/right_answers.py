@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from compressor.comparison.answers import Scores
 from compressor.comparison.arms import Arm
-from compressor.comparison.cells import CELLS_FOLDER
+from compressor.comparison.cells import cell_folder
 from compressor.comparison.statistics import resampled_scores
 from compressor.data.prepare import prepare
-from compressor.data.splits import TEST
+from compressor.data.splits import TEST, TaskData
 from compressor.evaluation.figures import read_logits
 from compressor.recipe_file import load_recipe
 from serving.answers import decide
@@ -51,16 +51,14 @@ def read_right(comparison: Path, result: Mapping[str, Any]) -> dict[str, dict[st
         ValueError: a training's answers do not have the score that the result says.
     """
     (task,) = result["tasks"]
-    folders = {(path.name.rpartition("-")[0], path.name.rpartition("-")[2]): path for path in _cells(comparison)}
-    any_recipe = load_recipe(next(iter(folders.values())) / "recipe.yaml")
-    data = prepare(any_recipe.tasks)[task]
-    labels = data.splits[TEST].labels
+    data: TaskData | None = None
     found: dict[str, dict[str, str]] = {}
     for arm in result["arms"]:
-        scores = arm["tasks"][task]["per_seed"]
-        for seed, score in scores.items():
-            folder = folders[Arm(arm["label"], {}).folder_name, seed]
-            right = decide(read_logits(folder / "figures", task, TEST), data.task) == labels
+        for seed, score in arm["tasks"][task]["per_seed"].items():
+            folder = cell_folder(comparison, Arm(arm["label"], {}), seed)
+            if data is None:  # every cell has the same test rows
+                data = prepare(load_recipe(folder / "recipe.yaml").tasks)[task]
+            right = decide(read_logits(folder / "figures", task, TEST), data.task) == data.splits[TEST].labels
             if not np.isclose(right.mean(), score):
                 raise ValueError(f"{folder} has {right.mean():.4f} of the texts right, the result says {score:.4f}")
             found.setdefault(arm["label"], {})[seed] = pack(right)
@@ -82,7 +80,3 @@ def scores_of(result: Mapping[str, Any]) -> dict[str, Scores]:
 
 def _points(_: Right, right: Right) -> float:
     return 100.0 * float(right.mean())
-
-
-def _cells(comparison: Path) -> list[Path]:
-    return sorted(path for path in (comparison / CELLS_FOLDER).iterdir() if (path / "figures").is_dir())

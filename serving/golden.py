@@ -121,7 +121,8 @@ def replay(golden: Golden, model: OnnxModel, artifact: Artifact, num_examples: i
         num_examples: replay only the first ones; None for all.
 
     Raises:
-        BundleError: naming the first example that differs, and by how much.
+        BundleError: naming the first example that differs, and by how much; or the graph fails on them.
+        UserError: there was no memory to run them.
     """
     encodings = model.encoder.encode(golden.texts[:num_examples])
     for index, encoding in enumerate(encodings):

@@ -143,8 +143,13 @@ def cells_of(plan: Plan, output: Path, stages: Path) -> list[Cell]:
     return [_cell(plan, arm, seed, output, stages) for seed in plan.seeds for arm in plan.arms]
 
 
+def cell_folder(output: Path, arm: Arm, seed: int | str) -> Path:
+    """Where a cell of the comparison in `output` lies."""
+    return output / CELLS_FOLDER / f"{arm.folder_name}-{seed}"
+
+
 def _cell(plan: Plan, arm: Arm, seed: int, output: Path, stages: Path) -> Cell:
-    folder = output / CELLS_FOLDER / f"{arm.folder_name}-{seed}"
+    folder = cell_folder(output, arm, seed)
     if not arm.is_single:
         return Cell(arm.label, seed, folder, (CellRun(folder, stages, cell_recipe(plan, arm, seed)),))
     tasks = plan.recipe.student_tasks

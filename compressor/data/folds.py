@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from compressor.data.carving import CARVING_SEED, group_by_text, strata_of
-from compressor.data.splits import TRAIN, UNLABELLED, TaskData, training_texts
+from compressor.data.splits import TRAIN, TaskData, training_texts
 from serving.errors import UserError
 
 NO_FOLD = -1
@@ -85,8 +85,8 @@ def without_fold(data: TaskData, numbers: np.ndarray, fold: int) -> TaskData:
     """
     train = data.splits[TRAIN]
     kept = train.select(numbers[: len(train)] != fold)
-    splits = {name: split for name, split in data.splits.items() if name != UNLABELLED}
-    return replace(data, splits={**splits, TRAIN: kept})
+    labelled = data.without_unlabelled()
+    return replace(labelled, splits={**labelled.splits, TRAIN: kept})
 
 
 def labels_in_one_fold(data: TaskData, numbers: np.ndarray) -> list[str]:

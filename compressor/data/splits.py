@@ -6,7 +6,7 @@ with the columns `text_0`, `text_1` (pairs only) and `label` (absent where there
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,10 @@ class TaskData:
     def is_pair(self) -> bool:
         """Whether every row has two texts."""
         return len(self.text_columns) == 2
+
+    def without_unlabelled(self) -> TaskData:
+        """The task without its texts that have no label."""
+        return replace(self, splits={name: split for name, split in self.splits.items() if name != UNLABELLED})
 
 
 def training_texts(data: TaskData) -> list[tuple[str, ...]]:

@@ -11,7 +11,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from compressor.data.batches import Tokens, tokenise
-from compressor.data.splits import ADDED, TRAIN, UNLABELLED, Split, TaskData
+from compressor.data.splits import ADDED, TRAIN, Split, TaskData
 from compressor.distillation.augmentation.candidates import Candidates, load_candidates
 from compressor.distillation.augmentation.knobs import L2aKnobs
 from compressor.distillation.plan import Plan, build_plan
@@ -76,8 +76,8 @@ class Selecting:
 
     def own_rows(self, rows: np.ndarray) -> TaskData:
         """The task with some of its training rows, and nothing else to train on."""
-        kept = {name: split for name, split in self.data.splits.items() if name != UNLABELLED}
-        return replace(self.data, splits={**kept, TRAIN: self.data.splits[TRAIN].select(rows)})
+        labelled = self.data.without_unlabelled()
+        return replace(labelled, splits={**labelled.splits, TRAIN: labelled.splits[TRAIN].select(rows)})
 
     def with_candidates(self, rows: np.ndarray, kept: np.ndarray | None = None) -> TaskData:
         """Some of its training rows, and behind them the candidates, or some of them (bool [candidates])."""

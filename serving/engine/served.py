@@ -41,7 +41,7 @@ class Served:
             box_seconds: for the measurements.
 
         Raises:
-            UserError: several texts per call were asked for, but a neighbour would change answers.
+            UserError: several texts per call were asked for, but a neighbour would change answers; or no memory left.
             BundleError: the model does not answer.
         """
         can_merge = bundle.safe_batch_size > 1

@@ -103,16 +103,13 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._since is None and not self._open:
             self._since = self.loop.time()
         self._idle_since = None
-        if self._held:
-            data, self._held = self._held + data, b""
-        cut = b""
+        data, self._held = self._held + data, b""
         if not self._in_body:
-            data, cut = _without_upgrade(data)
+            data, self._held = _without_upgrade(data)
         self._parse(data)
-        if cut and self._in_body:
-            self._parse(cut)  # the head ended before it: it is no name
-        else:
-            self._held = cut
+        if self._held and self._in_body:  # the head ended before it: it is no name
+            self._parse(self._held)
+            self._held = b""
         if self._num_bytes > MAX_HEAD_BYTES:
             self._check_size()
 
@@ -278,9 +275,10 @@ def _without_upgrade(data: bytes) -> tuple[bytes, bytes]:
     if cut := _CUT_UPGRADE.search(data[-_LONGEST_CUT:]):
         begun = cut[1]
         data = data[: -len(begun)]
-    head, end, rest = data.partition(b"\r\n\r\n")
+    end = data.find(b"\r\n\r\n")
+    head = data if end < 0 else data[:end]
     if b"upgrade:" in head.lower():
-        data = _UPGRADE.sub(rb"\1ignored:", head) + end + rest
+        data = _UPGRADE.sub(rb"\1ignored:", head) + data[len(head) :]
     return data, begun
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 
 from compressor.data.carving import group_by_text
 from compressor.data.folds import fold_numbers
-from compressor.data.splits import TRAIN, UNLABELLED, TaskData
+from compressor.data.splits import TRAIN, TaskData
 from serving.errors import UserError
 
 REWARD_SHARE = Fraction(1, 4)
@@ -30,11 +29,11 @@ def reward_folds(data: TaskData) -> list[np.ndarray]:
     Raises:
         UserError: fewer than 8 such groups of rows, or groups so large that no 20 rows to a half can be held back.
     """
-    labelled = replace(data, splits={name: split for name, split in data.splits.items() if name != UNLABELLED})
+    labelled = data.without_unlabelled()
     train = labelled.splits[TRAIN]
     num_groups = len(np.unique(group_by_text(train.texts)))
     if num_groups < LEAST_GROUPS:
-        kind = "different texts" if len(data.text_columns) == 1 else "groups of pairs without a text in common"
+        kind = "groups of pairs without a text in common" if data.is_pair else "different texts"
         raise UserError(
             f"l2a holds back training rows as its judge, and task '{data.task.name}' has {num_groups} {kind}; "
             f"it needs at least {LEAST_GROUPS}. Give more rows, or use refill, which holds none back."

@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from compressor.data.order import LengthGroupedBatchSampler
-from compressor.data.splits import UNLABELLED
 from compressor.distillation.targets.gold import GoldLabels
 from compressor.distillation.targets.term import TaskBatch
 from compressor.distillation.trainer import DistillationTrainer
@@ -31,8 +30,7 @@ MakeJob = Callable[..., TrainingJob]
 def without_teacher(job: TrainingJob, task: str) -> TrainingJob:
     """The job with a task that has neither targets nor texts without label."""
     data = dict(job.data)
-    splits = {name: rows for name, rows in data[task].splits.items() if name != UNLABELLED}
-    data[task] = replace(data[task], splits=splits)
+    data[task] = data[task].without_unlabelled()
     return replace(job, data=data, targets={name: found for name, found in job.targets.items() if name != task})
 
 
