@@ -79,6 +79,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._idle_since: float | None = None
         self._in_head = False
         self._in_body = False
+        self._is_ending = False
         self._num_bytes = 0
         self._held = b""
         self._is_refused = len(self.connections) > self.limits.connections
@@ -93,6 +94,12 @@ class LimitedProtocol(HttpToolsProtocol):
             cycle.disconnected = True
             _cancel(cycle, CLIENT_LEFT)
         self._open.clear()
+
+    def shutdown(self) -> None:
+        """Close as soon as what has begun is answered, be it the half of a head."""
+        self._is_ending = True
+        if not self._in_head:
+            super().shutdown()
 
     def data_received(self, data: bytes) -> None:
         """Parse, within the limits."""
@@ -137,6 +144,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._in_body = True
         self.cycle.transport = self._answers
+        self.cycle.keep_alive = self.cycle.keep_alive and not self._is_ending
         self._open.append(self.cycle)
 
     def on_message_complete(self) -> None:

@@ -12,8 +12,19 @@ from collections.abc import Sequence
 from serving.errors import UserError
 
 BACKLOG = 2048
+ACCEPT_TURNS = 3
+"""Of the event loop, for what has ended its handshake at the last moment."""
 _ATTACH_FILTER = 26  # SO_ATTACH_FILTER of Linux
-_DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)  # the classic BPF program "return 0"
+HANDSHAKE_SECONDS = 0.25
+"""How long handshakes that have begun may take to end: one round trip to a client far away."""
+_FLAGS, _SYN, _SYN_ACK = 13, 0x02, 0x12  # offset of a TCP header's flags, and two values of them
+_WITHOUT_NEW = (  # classic BPF; a filter of a TCP socket sees packets from the TCP header on
+    (0x30, 0, 0, _FLAGS),  # load the flags
+    (0x54, 0, 0, _SYN_ACK),  # and with SYN | ACK
+    (0x15, 0, 1, _SYN),  # SYN alone?
+    (0x06, 0, 0, 0),  # yes: drop
+    (0x06, 0, 0, 0xFFFFFFFF),  # no: keep
+)
 
 
 def listen(host: str, port: int, names: str = "--host and --port") -> socket.socket:
@@ -32,22 +43,29 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
 
-async def refuse_new(listeners: Sequence[socket.socket]) -> None:
-    """Let no further handshake begin, then give the event loop time to accept those that have ended.
+async def refuse_new(listeners: Sequence[socket.socket], seconds: float = HANDSHAKE_SECONDS) -> None:
+    """Let no further handshake begin, then give those that have begun time to end, and to be accepted.
 
-    Closing a listening socket resets the connections that wait in its queue, although their clients have sent
-    requests. A filter that drops every packet stops the queue from growing; established connections have
-    sockets of their own and are not touched. Where there is no such filter the gap stays, some microseconds wide.
+    Closing a listening socket resets the connections that wait in its queue, and those whose handshake is under way,
+    although their clients take them for open and have sent requests. A filter that drops the packets which ask for a
+    connection stops both from growing. Where there is no such filter the gap stays, some microseconds wide.
+
+    Args:
+        listeners: to close afterwards; they are accepted from meanwhile.
+        seconds: how long handshakes may take.
     """
     for listener in listeners:
-        _drop_packets(listener)
-    for _ in range(3):
+        _drop_new(listener)
+    await asyncio.sleep(seconds)
+    for _ in range(ACCEPT_TURNS):
         await asyncio.sleep(0.005)
 
 
-def _drop_packets(listener: socket.socket) -> None:
-    program = ctypes.create_string_buffer(_DROP_ALL)
+def _drop_new(listener: socket.socket) -> None:
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in _WITHOUT_NEW))
     try:
-        listener.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
+        listener.setsockopt(
+            socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("HP", len(_WITHOUT_NEW), ctypes.addressof(program))
+        )
     except OSError:
         return

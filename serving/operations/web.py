@@ -16,7 +16,7 @@ from typing import Any
 
 import uvicorn
 
-from serving.operations.listen import refuse_new
+from serving.operations.listen import HANDSHAKE_SECONDS, refuse_new
 
 LINGER_SECONDS = 0.25
 """For connections that were accepted at the last moment and have not sent their request yet."""
@@ -81,7 +81,7 @@ class WebServer(uvicorn.Server):
         self._on_stop()
         await self._ask_clients_to_close()
         await asyncio.sleep(self._grace_seconds)
-        await refuse_new(sockets or [])
+        await refuse_new(sockets or [], min(HANDSHAKE_SECONDS, self._drain_seconds))
         for server in self.servers:
             server.close()
         for listener in sockets or []:

@@ -137,3 +137,26 @@ def test_a_connection_too_many_lasts_a_moment() -> None:
     with asyncio.Runner(loop_factory=StillLoop) as runner:
         loop: Any = runner.get_loop()
         runner.run(scene(loop))
+
+
+@pytest.mark.parametrize("num_sent", [0, 20, len(post()) - 3], ids=["nothing", "half a head", "half a body"])
+def test_at_the_end_what_a_client_has_begun_to_send_is_answered(num_sent: int) -> None:
+    """Cut off, it is a failed request of a rollout, as any other; a connection without a request need not last."""
+
+    async def scene(loop: StillLoop) -> None:
+        connection, wire = connection_of(loop, ServerState(), protocol_class(LIMITS))
+        connection.data_received(post()[:num_sent])
+        await loop.pass_by(SWEEP_SECONDS)
+        connection.shutdown()
+        await loop.pass_by(SWEEP_SECONDS)
+        if num_sent:
+            assert (wire.end, wire.received) == ("", b"")
+            connection.data_received(post()[num_sent:])
+            await loop.pass_by(SWEEP_SECONDS)
+        assert (wire.end, wire.received[:12]) == ("closed", b"HTTP/1.1 200" if num_sent else b"")
+        connection.connection_lost(None)
+        await loop.pass_by(2 * SWEEP_SECONDS)
+
+    with asyncio.Runner(loop_factory=StillLoop) as runner:
+        loop: Any = runner.get_loop()
+        runner.run(scene(loop))

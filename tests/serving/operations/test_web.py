@@ -179,6 +179,28 @@ def test_a_connection_in_the_queue_is_served_after_the_listener_refuses_new_ones
     asyncio.run(main())
 
 
+@pytest.mark.skipif(not hasattr(socket, "TCP_DEFER_ACCEPT"), reason="handshakes cannot be held open here")
+def test_a_request_whose_handshake_had_begun_is_answered() -> None:
+    """Its client takes the connection for open: over a network all who connect within the last round trip."""
+
+    async def main() -> None:
+        with listen("127.0.0.1", 0) as listener:
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 10)  # it is open when data comes
+            server = WebServer(web_config(app(0.0), idle_seconds=30), drain_seconds=5.0)
+            serving = asyncio.create_task(server.serve([listener]))
+            await asyncio.sleep(0.1)
+            client = Client(listener.getsockname()[1])
+            reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+            server.stop()
+            await asyncio.sleep(0.1)
+            await client.ask(reader, writer)
+            assert (client.answered, client.lost) == (1, [])
+            writer.close()
+            await asyncio.wait_for(serving, 10)
+
+    asyncio.run(main())
+
+
 class WithoutFilters(socket.socket):
     """A listener on a kernel that cannot drop its packets."""
 
