@@ -226,11 +226,11 @@ def _cost(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _provenance(rows: Sequence[Row]) -> Iterator[str]:
-    point, machine = _common(row["point"] for row in rows), _common(_machine(row["environment"]) for row in rows)
+    point = "; ".join(dict.fromkeys(row["point"] for row in rows))
     yield (
         "Figures on the test split with their 95% intervals over its texts, one seed: no claim of a gain. "
         f"Latency: {point}, test texts with their own lengths; speed-ups are over the unpadded torch teacher. "
-        f"Whole run: teacher, student and control trained, exported, checked and timed. {machine}."
+        f"Whole run: teacher, student and control trained, exported, checked and timed. {_machines(rows)}."
     )
     yield ""
     yield "```"
@@ -238,15 +238,21 @@ def _provenance(rows: Sequence[Row]) -> Iterator[str]:
     yield "```"
 
 
+def _machines(rows: Sequence[Row]) -> str:
+    """Where the rows were measured; of several machines, which rows were measured on each."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        names.setdefault(_machine(row["environment"]), []).append(row["name"])
+    if len(names) == 1:
+        return f"Measured on {next(iter(names))}"
+    return "Measured on " + "; on ".join(f"{machine} ({', '.join(names[machine])})" for machine in names)
+
+
 def _machine(host: Mapping[str, Any]) -> str:
     versions = ", ".join(
         f"{name} {host['versions'][name]}" for name in ("torch", "onnxruntime") if name in host["versions"]
     )
-    return f"Measured on {host['cpu_model']}, {host['available_cpus']} CPUs, {versions}"
-
-
-def _common(values: Iterator[str]) -> str:
-    return "; ".join(dict.fromkeys(values))
+    return f"{host['cpu_model']}, {host['available_cpus']} CPUs, {versions}"
 
 
 def _parse(given: Sequence[str] | None = None) -> argparse.Namespace:

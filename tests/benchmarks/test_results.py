@@ -85,6 +85,16 @@ def test_the_table_has_every_figure_in_its_column() -> None:
     assert "Measured on A CPU" in "\n".join(lines)
 
 
+def test_of_several_machines_each_row_names_its_own() -> None:
+    """Catches milliseconds of one CPU read as another's."""
+    there = row("trec6")
+    there["environment"] = {**there["environment"], "cpu_model": "Another"}
+    num_cpus = there["environment"]["available_cpus"]
+    text = markdown([row("supportdesk"), row("sst2"), there])
+    first, second = (f"{name}, {num_cpus} CPUs, torch 2.13.0" for name in ("A CPU", "Another"))
+    assert f"Measured on {first} (supportdesk, sst2); on {second} (trec6)." in text
+
+
 def test_the_table_replaces_what_stands_between_the_markers() -> None:
     """Catches a second table below the first, and words of the page that get lost."""
     page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
