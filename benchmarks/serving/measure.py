@@ -4,9 +4,10 @@
 
 Rounds are interleaved. In each, every server in random order: the highest rate at which 99% of all requests
 sent are answered within the limit (p99 <= 50 ms, a refusal counts as a miss), then goodput at 3 and at 10 times
-that rate; then every server and the bare tokenise-and-run loop at one common rate for CPU per request, and the bare
-loop without a pause. All other servers are stopped by signal meanwhile. The file is written after every cell; the
-same command continues it.
+that rate. Then CPU per request of every server, and per text of the bare tokenise-and-run loop: at one common rate, and
+at full load (four requests under way, the loop without a pause). With `--cpu-rate` only the CPU is measured, in
+rounds that take a tenth of the time. All other servers are stopped by signal meanwhile. The file is written after
+every cell; the same command continues it.
 Measure on a machine that does nothing else. A cell with a late generator is made again, and so is one in which a
 hypervisor took CPU time away; what stays disturbed is named above the table.
 """
@@ -51,23 +52,26 @@ CORPUS = Path(__file__).parents[2] / "compressor" / "data" / "corpora" / "suppor
 class Rounds:
     """Runs the cells of a round that are not in the store yet."""
 
-    def __init__(self, bench: Bench, store: Store, max_probes: int) -> None:
+    def __init__(self, bench: Bench, store: Store, max_probes: int, cpu_rate: float | None = None) -> None:
         """Take over running servers.
 
         Args:
             bench: measures.
             store: keeps the cells.
             max_probes: of one search.
+            cpu_rate: requests per second at which CPU per request is compared, and then nothing else is measured; None:
+                a share of the slowest server's peak.
         """
         self._bench = bench
         self._store = store
         self._max_probes = max_probes
+        self._cpu_rate = cpu_rate
 
     def run(self, number: int) -> None:
-        """One round: searches and overloads of all servers, then the common rate."""
+        """One round: searches and overloads of all servers, then CPU per request."""
         names = list(self._bench.servers)
         random.Random(number).shuffle(names)
-        for name in names:
+        for name in names if self._cpu_rate is None else ():
             with self._turn(name):
                 peak = self._search(name, number)
                 for factor in OVERLOADS if peak else ():
@@ -78,12 +82,16 @@ class Rounds:
                 self._bare(number, None)
                 if rate:
                     self._bare(number, rate)
-            elif rate:
-                with self._turn(name):
+                continue
+            with self._turn(name):
+                self._closed(name, number)
+                if rate:
                     self._cell(f"{number}/{name}/even", name, "even", rate, number)
 
     def even_rate(self) -> float:
         """The rate at which CPU per request is compared; 0 when no server has a peak yet."""
+        if self._cpu_rate is not None:
+            return self._cpu_rate
         peaks = [peak for name in self._bench.servers if (peak := self.peak(name, 0))]
         return EVEN_SHARE * min(peaks, default=0.0)
 
@@ -107,7 +115,7 @@ class Rounds:
         earlier = [peak for before in range(number) if (peak := self.peak(name, before))]
         if earlier:
             return median(earlier)
-        closed = self._cell(f"{number}/{name}/closed", name, "closed", 0.0, number)
+        closed = self._closed(name, number)
         answered = closed.summary.ok / self._bench.closed_seconds if closed.summary else 0.0
         return CLOSED_SHARE * max(answered, 1.0)
 
@@ -120,6 +128,9 @@ class Rounds:
             self._store.add(key, self._bench.measure(name, kind, rate, number))
             _report(key, self._store.cells[key])
         return self._store.cells[key]
+
+    def _closed(self, name: str, number: int) -> Cell:
+        return self._cell(f"{number}/{name}/closed", name, "closed", 0.0, number)
 
     def _bare(self, number: int, rate: float | None) -> None:
         key = f"{number}/bare" if rate is None else f"{number}/bare-even"
@@ -148,7 +159,7 @@ def main(given: Sequence[str] | None = None) -> None:
     store.note("quick", arguments.quick)
     started = time.monotonic()
     with Bench(setting, servers, store, arguments.output.with_suffix(".logs")) as bench:
-        rounds = Rounds(bench, store, max_probes=2 if arguments.quick else 10)
+        rounds = Rounds(bench, store, max_probes=2 if arguments.quick else 10, cpu_rate=arguments.cpu_rate)
         for number in range(arguments.rounds):
             before = time.monotonic()
             rounds.run(number)
@@ -251,6 +262,9 @@ def _parse(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=4.0, help="of a cell")
     parser.add_argument("--minutes", type=float, default=25.0, help="no further round begins that would exceed it")
     parser.add_argument("--rounds", type=int, default=MAX_ROUNDS, help="at most")
+    parser.add_argument(
+        "--cpu-rate", type=float, metavar="RATE", help="measure CPU per request alone, at RATE per second"
+    )
     parser.add_argument("--quick", action="store_true", help="to see that it runs; figures mean nothing")
     return parser.parse_args(given)
 

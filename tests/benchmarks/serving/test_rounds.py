@@ -1,0 +1,84 @@
+"""Which cells a round is made of, with a bench that measures nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from benchmarks.serving.measure import EVEN_SHARE, Rounds
+from benchmarks.serving.store import Cell, Store
+from tests.benchmarks.serving.test_table import seen
+
+HELD = {"compressor": 200.0, "peer": 100.0}
+
+
+class StillBench:
+    """Servers that hold what they hold; what was measured, and while which server ran."""
+
+    closed_seconds = 2.0
+
+    def __init__(self) -> None:
+        self.servers = dict.fromkeys(HELD)
+        self.running: set[str] = set()
+        self.measured: list[tuple[str, str, float]] = []
+
+    def resume(self, name: str) -> None:
+        """One server runs."""
+        self.running.add(name)
+
+    def pause(self, name: str) -> None:
+        """It is held again."""
+        self.running.remove(name)
+
+    def measure(self, name: str, kind: str, rate: float, number: int) -> Cell:
+        """A cell of the only server that runs."""
+        assert self.running == {name}
+        self.measured.append((name, kind, rate))
+        summary = msgspec.structs.replace(seen(rate, holds=rate <= HELD[name]), ok=int(2 * HELD[name]))
+        return Cell(round=number, server=name, kind=kind, rate=rate, cpu_ms=1.0, summary=summary)
+
+    def measure_bare(self, number: int, rate: float | None = None) -> Cell:
+        """A cell of the loop, while no server runs."""
+        assert not self.running
+        self.measured.append(("bare", "bare" if rate is None else "bare-even", rate or 0.0))
+        return Cell(round=number, server="bare", kind="bare", rate=rate or 300.0, cpu_ms=1.0)
+
+
+@pytest.fixture
+def bench() -> Any:
+    """Has measured nothing."""
+    return StillBench()
+
+
+def test_a_round_of_cpu_alone_has_no_search(bench: Any, tmp_path: Path) -> None:
+    """It is there because it is short: a minute of quiet is found where ten are not."""
+    rounds = Rounds(bench, Store(tmp_path / "cpu.json", {}), 10, cpu_rate=38.0)
+    for number in range(2):
+        rounds.run(number)
+    servers = [(name, kind, rate) for name in HELD for kind, rate in (("closed", 0.0), ("even", 38.0))]
+    assert Counter(bench.measured) == Counter(2 * [("bare", "bare", 0.0), ("bare", "bare-even", 38.0), *servers])
+
+
+def test_every_round_has_all_that_the_table_compares(bench: Any, tmp_path: Path) -> None:
+    """CPU of a server in one round beside the loop's in another tells of the machine, not of the server."""
+    store = Store(tmp_path / "serving.json", {})
+    rounds = Rounds(bench, store, 10)
+    for number in range(2):
+        rounds.run(number)
+        kinds = Counter((cell.server, cell.kind) for cell in store.cells.values() if cell.round == number)
+        assert all(kinds[name, kind] == 1 for name in HELD for kind in ("closed", "even", "overload-3", "overload-10"))
+        assert all(kinds[name, "probe"] > 2 for name in HELD)
+    even = {rate for _, kind, rate in bench.measured if kind in ("even", "bare-even")}
+    (rate,) = even
+    assert rate == pytest.approx(EVEN_SHARE * HELD["peer"], rel=0.05)
+
+
+def test_a_file_is_continued_not_measured_again(bench: Any, tmp_path: Path) -> None:
+    """A run that was broken off goes on with the next cell."""
+    for _ in range(2):
+        Rounds(bench, Store(tmp_path / "cpu.json", {}), 10, cpu_rate=38.0).run(0)
+    assert len(bench.measured) == 6
