@@ -12,6 +12,8 @@ from benchmarks.serving.peers.model import BUNDLE_VARIABLE, PRECISION_VARIABLE, 
 ROOT = Path(__file__).parents[2]
 PEERS = "benchmarks.serving.peers"
 OURS = "compressor"
+FLOOR = "floor"
+"""Shown beside the others, and no peer: nobody could run it."""
 DEADLINE_HEADER = "X-Request-Timeout-Ms"
 
 
@@ -99,6 +101,10 @@ def all_servers(
         Server(
             "tei-policy", "emulation of TEI's policy", "FIFO, 16384 padded tokens per batch, one session, lean ASGI",
             run(f"{PEERS}.tei_policy", "PORT"), environment=environment,
+        ),
+        Server(
+            FLOOR, "the least of it", "uvloop, httptools, one thread; no framework, limits, deadlines, scheduling",
+            run(f"{PEERS}.floor", "PORT"), environment=environment,
         ),
     ]  # fmt: skip
     return {server.name: server for server in servers}
