@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from time import perf_counter
 
 from serving.engine.admission import Admission
 from serving.engine.contract import COUNTERS, Answered, Expired, LaneFailed, Load, Overloaded
@@ -263,9 +264,10 @@ class Crew:
         self._lanes.append(Lane(self._num_lanes_made, self._serve))
 
     def _watch(self, watch_seconds: float) -> None:
+        due = perf_counter() + watch_seconds
         while not self._stop.wait(watch_seconds):
             try:
-                if self._is_over_after_a_look():
+                if self._is_over_after_a_look(due):
                     return
             except Exception:
                 logger.exception("the watchdog broke")
@@ -273,13 +275,22 @@ class Crew:
                     self.has_failed = True
                 self.fail_all(LaneFailed("nothing watches the lanes any more"))
                 return
+            due = perf_counter() + watch_seconds
 
-    def _is_over_after_a_look(self) -> bool:
-        """Replace the lanes that are lost; True where there is nothing left to watch."""
+    def _is_over_after_a_look(self, due: float) -> bool:
+        """Replace the lanes that are lost; True where there is nothing left to watch.
+
+        By how much the look itself comes late, calls may take longer: whatever stopped the watchdog (the process was
+        frozen, its machine moved) has stopped them too.
+        """
         with self._lock:
             if self._stop.is_set() or self.has_failed:
                 return True  # the lanes end as they should: none of them is lost
             now = time.monotonic()
+            late_seconds = max(0.0, perf_counter() - due)
+            for call in (lane.call for lane in self._lanes):
+                if call is not None:
+                    call.limit_seconds += late_seconds
             lost = [lane for lane in self._lanes if lane.is_lost(now)]
             endings = [ending for lane in lost for ending in self._give_up(lane)]
             if not self.has_failed:

@@ -53,7 +53,8 @@ def protocol_class(limits: Limits, refused: Callable[[int, str], None] | None = 
         refused: told the status and the code of what is refused here, and never comes to the application.
     """
     count = staticmethod(refused or (lambda status, code: None))
-    return type("LimitedProtocol", (LimitedProtocol,), {"limits": limits, "refused": count, "sweep": None})
+    members = {"limits": limits, "refused": count, "sweep": None, "sweep_due": 0.0}
+    return type("LimitedProtocol", (LimitedProtocol,), members)
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -63,11 +64,13 @@ class LimitedProtocol(HttpToolsProtocol):
         limits: of the server.
         refused: counts a refusal by its status and code.
         sweep: the next look at all connections of the server; None while there are none.
+        sweep_due: when it is due.
     """
 
     limits: ClassVar[Limits]
     refused: ClassVar[Callable[[int, str], None]]
     sweep: ClassVar[asyncio.TimerHandle | None]
+    sweep_due: ClassVar[float]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to watch; one connection too many is told so as soon as it speaks."""
@@ -83,9 +86,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._num_bytes = 0
         self._held = b""
         self._is_refused = len(self.connections) > self.limits.connections
-        kind = type(self)
-        if kind.sweep is None:
-            kind.sweep = self.loop.call_later(SWEEP_SECONDS, self._sweep)
+        if type(self).sweep is None:
+            self._sweep_later()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel what nobody waits for."""
@@ -205,15 +207,32 @@ class LimitedProtocol(HttpToolsProtocol):
                 type(self).refused(status, _REASONS[status][1])
         self.transport.close()
 
+    def _sweep_later(self) -> None:
+        kind = type(self)
+        kind.sweep_due = self.loop.time() + SWEEP_SECONDS
+        kind.sweep = self.loop.call_at(kind.sweep_due, self._sweep)
+
     def _sweep(self) -> None:
         kind = type(self)
+        now = self.loop.time()
+        late_seconds = now - kind.sweep_due
         kind.sweep = None
         if self.connections:
-            kind.sweep = self.loop.call_later(SWEEP_SECONDS, self._sweep)
-        now = self.loop.time()
+            self._sweep_later()
         for connection in list(self.connections):
             if isinstance(connection, kind):
+                if late_seconds > SWEEP_SECONDS:
+                    connection._forgive(late_seconds)
                 connection._check_time(now)
+
+    def _forgive(self, seconds: float) -> None:
+        """Time in which the server read nothing is not the client's: what it sent may wait to be read."""
+        if self._since is not None:
+            self._since += seconds
+        if self._blocked_since is not None:
+            self._blocked_since += seconds
+        if self._idle_since is not None:
+            self._idle_since += seconds
 
     def _check_time(self, now: float) -> None:
         limit = self.limits.header_seconds

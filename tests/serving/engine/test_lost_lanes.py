@@ -95,6 +95,24 @@ def test_hung_threads_that_have_come_back_count_no_more(set_stage: Set) -> None:
     assert not stage.crew.has_failed
 
 
+def test_a_pause_of_the_process_is_no_hang(set_stage: Set, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is moved, or a frozen container, would give up every lane that was at work."""
+    holding = Holding()
+    stage = set_stage(holding)
+    monkeypatch.setattr(serving.engine.crew, "perf_counter", lambda: stage.clock.now)
+
+    async def scene() -> None:
+        order = stage.ask("text")
+        _, release = holding.next_call()
+        stage.clock.leap(0.0)  # the next look is due by the clock that is paused
+        stage.clock.leap(60.0)
+        assert stage.crew.counters["lane_hangs"] == 0
+        release.set()
+        assert isinstance(await ending(order), Answered)
+
+    play(scene)
+
+
 def test_a_lane_that_broke_is_replaced_and_its_requests_fail(set_stage: Set, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that ends without a word would take a lane with it, and leave its callers to their deadlines."""
 

@@ -120,6 +120,31 @@ def test_a_connection_lasts_as_long_as_the_settings_say(act: Act, seconds: float
         runner.run(scene(loop))
 
 
+@pytest.mark.parametrize(
+    "act",
+    [speak(post(b'{"te', length=1000)), speak(post()), stop_reading],
+    ids=["half a body", "silence after an answer", "no reading"],
+)
+def test_a_pause_of_the_server_is_not_the_clients(act: Act) -> None:
+    """What it sent in time waits to be read: a request would be lost because the server stood still."""
+
+    async def scene(loop: StillLoop) -> None:
+        connection, wire = connection_of(loop, ServerState(), protocol_class(LIMITS))
+        act(connection)
+        await loop.pass_by(2 * SWEEP_SECONDS)
+        loop.now += 2 * LIMITS.idle_seconds
+        await loop.pass_by(2 * SWEEP_SECONDS)
+        assert wire.end == ""
+        await loop.pass_by(LIMITS.idle_seconds)
+        assert wire.end != "", "the time after it is"
+        connection.connection_lost(None)
+        await loop.pass_by(2 * SWEEP_SECONDS)
+
+    with asyncio.Runner(loop_factory=StillLoop) as runner:
+        loop: Any = runner.get_loop()
+        runner.run(scene(loop))
+
+
 def test_a_connection_too_many_lasts_a_moment() -> None:
     """With the time of the others, the server would hold two times as many connections as it may."""
 
