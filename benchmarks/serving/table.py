@@ -33,6 +33,8 @@ class Interval(NamedTuple):
 
     def show(self, form: str = ".2f") -> str:
         """As text."""
+        if np.isnan(self.low):
+            return f"{self.value:{form}} (one round)"
         return f"{self.value:{form}} ({self.low:{form}} to {self.high:{form}})"
 
 

@@ -69,6 +69,7 @@ def test_one_round_has_no_interval() -> None:
     found = ratio({0: 2.0}, {0: 1.0})
     assert found.value == 2.0
     assert np.isnan(found.low)
+    assert found.show() == "2.00 (one round)"
     assert np.isnan(difference({0: 2.0}, {0: 1.0}).high)
     assert np.isnan(ratio({0: 1.0}, {1: 1.0}).value)
 
