@@ -21,11 +21,10 @@ from serving.engine.tickets import Item, Ticket
 LARGE_SHARE = 0.15
 """Of the lanes' time, for large requests while small ones wait too; the small ones have the rest.
 
-What is promised to large requests small ones cannot be promised, even while there is no large one: at a quarter,
-single texts were refused at the door that would have been answered in time.
+While no large request waits, small ones are promised all of it; one that then comes waits until they had theirs.
 """
 
-CAUTION = 0.4
+CAUTION = 0.7
 """Of the predictions' mean relative error, added to them at the door: what is let in is to be answered in time."""
 
 FIRST_ERROR = 0.25
@@ -53,10 +52,12 @@ class _Queue:
         self.heap: list[tuple[float, int, Item]] = []
         self.ledger = Ledger()
         self.num_items = 0
+        self.longest_seconds = 0.0  # of the items since it was empty
         self._number = 0
 
     def push(self, item: Item) -> None:
         self._number += 1
+        self.longest_seconds = max(self.longest_seconds, item.seconds)
         heappush(self.heap, (item.ticket.deadline, self._number, item))
         self.ledger.add(item.ticket.deadline, item.seconds)
         self.num_items += 1
@@ -72,6 +73,8 @@ class _Queue:
         """Count an item out that was taken or dropped."""
         self.ledger.remove(item.ticket.deadline, item.seconds)
         self.num_items -= 1
+        if self.num_items == 0:
+            self.longest_seconds = 0.0
         if len(self.heap) > 2 * self.num_items + 64:
             self.heap = [entry for entry in self.heap if entry[2].is_queued]
             heapify(self.heap)
@@ -125,8 +128,9 @@ class Scheduler:
     def lateness(self, ticket: Ticket, now: float) -> float:
         """By how many seconds the worst deadline would be missed if the ticket were added; <= 0 for none.
 
-        Small requests are promised their share of the lanes even while no large one is there, so that one that
-        comes breaks no promise. Large ones are promised what small ones have left over lately, or their share.
+        Small requests are promised the lanes, or their share of them while a large one waits. Large ones are promised
+        what small ones have left over lately, or their share, from when those small ones have run that were promised
+        more (see `add`).
 
         Args:
             ticket: not yet added.
@@ -134,15 +138,22 @@ class Scheduler:
         """
         unit = self.pace * self.caution
         is_small = ticket.items[0].is_small
-        share = 1 - LARGE_SHARE if is_small else max(LARGE_SHARE, 1 - self._small_use(now) - self._small_backlog())
+        if is_small:
+            share = 1 - LARGE_SHARE if self._large.num_items else 1.0
+            ahead = self._large.longest_seconds  # it takes its turn whole, however small its share
+        else:
+            share = max(LARGE_SHARE, 1 - self._small_use(now) - self._small_backlog())
+            ahead = self._small_ahead()
         speed = self.lanes * share / unit
         alone = ticket.longest_seconds * max(unit - 1 / speed, 0.0)  # one text never runs on two lanes
-        start = now + self._running_seconds(now, unit) / self.lanes + alone
+        start = now + (self._running_seconds(now, unit) + ahead * unit) / self.lanes + alone
         seconds = sum(item.seconds for item in ticket.items)
         return self._queue(is_small).ledger.excess(ticket.deadline, seconds, start=start, speed=speed)
 
     def add(self, ticket: Ticket) -> None:
-        """Let all texts of a ticket wait."""
+        """Let all texts of a ticket wait; a large one that finds no other waits for the small ones that are there."""
+        if not (ticket.items[0].is_small or self._large.num_items):
+            self._lead = -LARGE_SHARE * self._small_ahead()
         for item in ticket.items:
             item.is_queued = True
             self._queue(item.is_small).push(item)
@@ -256,12 +267,21 @@ class Scheduler:
     def _is_doomed(self, ticket: Ticket, now: float) -> bool:
         if ticket.deadline <= now:
             return True
-        finish = now + max(ticket.owed_seconds / self.lanes, ticket.longest_seconds) * self.pace
-        return self.queued_texts > ticket.num_waiting and finish > ticket.deadline
+        if self.queued_texts == ticket.num_waiting:
+            return False
+        seconds = ticket.owed_seconds / self.lanes
+        if seconds < ticket.longest_seconds:  # the longest may have run: look at those that wait
+            seconds = max(seconds, *(item.seconds for item in ticket.items if item.is_queued))
+        return now + seconds * self.pace > ticket.deadline
 
     def _small_backlog(self) -> float:
         """The share of the lanes' time that waiting small requests will take soon."""
         return self._small.ledger.total * self.pace / (MEMORY_SECONDS * self.lanes)
+
+    def _small_ahead(self) -> float:
+        """Seconds of small requests that large ones wait for before they have a share: promised before these came."""
+        waiting = self._small.ledger.total
+        return min(max(-self._lead, 0.0) / LARGE_SHARE, waiting) if self._large.num_items else waiting
 
     def _start(self, item: Item, now: float) -> None:
         if item.is_small:
