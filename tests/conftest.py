@@ -81,9 +81,8 @@ CONFIGS: dict[str, Callable[[int], PreTrainedConfig]] = {
 }
 ARCHITECTURES = list(CONFIGS)
 
-settings.register_profile(
-    "no deadline", deadline=None
-)  # an example is slow where the machine is busy: that is no fault
+# an example that a busy machine makes slow is no fault
+settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 
