@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -79,6 +80,10 @@ CONFIGS: dict[str, Callable[[int], PreTrainedConfig]] = {
     ),
 }
 ARCHITECTURES = list(CONFIGS)
+
+# an example that a busy machine makes slow is no fault
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 def pytest_collection_finish() -> None:

@@ -8,11 +8,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -97,38 +97,53 @@ def shortened(command: str, teacher: Path) -> list[str]:
 
 
 @pytest.fixture
-def server() -> Iterator[Callable[[str], None]]:
-    """Starts a documented `compressor serve` and stops it after the test."""
-    started: list[subprocess.Popen[bytes]] = []
+def server() -> Iterator[Callable[[str], str]]:
+    """Starts a documented `compressor serve` on a free port, says where it listens, and stops it after the test."""
+    started: list[subprocess.Popen[str]] = []
 
-    def start(command: str) -> None:
-        started.append(subprocess.Popen([*COMPRESSOR, *shlex.split(command)[1:]], stderr=subprocess.DEVNULL))
-        port = command.split("--port ")[1].split()[0]
-        deadline = time.monotonic() + 30
-        while subprocess.run(["curl", "-sf", f"localhost:{port}/readyz"], capture_output=True, check=False).returncode:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+    def start(command: str) -> str:
+        words = shlex.split(command)
+        words[words.index("--port") + 1] = "0"
+        process = subprocess.Popen([*COMPRESSOR, *words[1:]], stderr=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if found := re.search(r"listening on http://(\S+)", line):
+                return found[1]
+        raise AssertionError("the server ended before it listened")
 
     yield start
     for process in started:
+        assert process.poll() is None, "the server ended by itself"
         process.terminate()
-        assert process.wait(timeout=20) == 0
+        process.communicate(timeout=30)
+        assert process.returncode == 0
+
+
+def sent_to(address: str, command: str) -> str:
+    """A documented request for a server that listens elsewhere than documented."""
+    words = shlex.split(command)
+    (place,) = (index for index, word in enumerate(words) if word.startswith(("localhost:", "http://")))
+    url = urlsplit(words[place] if "//" in words[place] else f"http://{words[place]}")
+    words[place] = url._replace(scheme="http", netloc=address).geturl()
+    return shlex.join(words)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the documented request is made with curl")
 def test_every_documented_command_works_in_the_order_of_the_readme(
-    desk: Path, run: Callable[[str], Any], server: Callable[[str], None]
+    desk: Path, run: Callable[[str], Any], server: Callable[[str], str]
 ) -> None:
     """Catches docs that have drifted from the program: renamed options, moved files, wrong paths."""
     shown = commands(ROOT / "README.md")
     assert len(shown) >= 9
+    address = ""
     for command in shown:
         if command == "compressor demo":
             continue
         if command.startswith("compressor serve"):
-            server(command)
+            address = server(command)
             continue
-        result = run(command)
+        result = run(sent_to(address, command) if command.startswith("curl") else command)
         assert result.code == 0, f"{command}\n{result.out}\n{result.err}"
         if command.startswith("curl"):
             assert json.loads(result.out)["answers"][0]["topic"]["label"]

@@ -78,7 +78,7 @@ class Scripted(asyncio.Protocol):
 def generate(port: int, **options: object) -> Summary:
     plan = {
         "port": port, "path": "/", "bodies": ['{"text": "a"}'], "expected": ['"label":"stub"'], "rate": 200.0,
-        "seconds": 0.5, "max_lag_ms": 1e3, "limit_seconds": 5.0,
+        "seconds": 0.5, "max_lag_ms": 1e3, "limit_seconds": 5.0, "patience_seconds": 20.0,
     }  # fmt: skip
     return run(Plan(**(plan | options))).summary  # type: ignore[arg-type]
 
@@ -92,8 +92,8 @@ def test_every_request_is_answered_over_few_connections() -> None:
         return made[-1]
 
     with serving(make) as port:
-        summary = generate(port)
-    assert len(made) < summary.sent / 3
+        summary = generate(port, max_connections=8)
+    assert len(made) <= 8
     assert summary.sent == summary.ok > 50
     assert summary.other_label == summary.failed == 0
 

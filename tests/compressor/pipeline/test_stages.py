@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from compressor.pipeline import stages
 from compressor.pipeline.stages import Stage, StageStore, read_json, write_json
 
 
@@ -67,17 +68,21 @@ def test_an_interrupted_build_leaves_no_finished_stage_and_is_continued(tmp_path
 HOLDER = """
 import sys, time
 from pathlib import Path
+from compressor.pipeline import stages
 from compressor.pipeline.stages import Stage, StageStore
 def build(folder):
     (folder / "started").touch()
-    time.sleep(float(sys.argv[2]))
+    end = time.monotonic() + 60
+    while not Path(sys.argv[2]).exists() and time.monotonic() < end:
+        time.sleep(0.01)
     (folder / "by").write_text("neighbour")
 StageStore(Path(sys.argv[1])).run(Stage("one", 1, {}, build))
 """
 
 
-def neighbour(store: Path, seconds: float) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(store), str(seconds)])
+def neighbour(store: Path, end: Path) -> subprocess.Popen[bytes]:
+    """A process that builds a stage until there is a file."""
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(store), str(end)])
     while not list(store.glob("*.partial/started")):
         assert process.poll() is None
         time.sleep(0.01)
@@ -90,17 +95,25 @@ def mine(folder: Path) -> None:
 
 def test_a_killed_neighbours_lock_does_not_block(tmp_path: Path) -> None:
     """Catches a lock file that outlives its owner and makes every later call wait for ever."""
-    process = neighbour(tmp_path, 600.0)
+    process = neighbour(tmp_path, tmp_path / "never")
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert (StageStore(tmp_path).run(Stage("one", 1, {}, mine)) / "by").read_text() == "me"
 
 
-def test_a_living_neighbour_is_waited_for_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_living_neighbour_is_waited_for_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches two processes that build one stage into each other's files."""
-    process = neighbour(tmp_path, 1.0)
+    end = tmp_path / "end"
+    said: list[str] = []
+
+    def announce(line: str) -> None:
+        said.append(line)
+        end.touch()
+
+    monkeypatch.setattr(stages, "announce", announce)
+    process = neighbour(tmp_path, end)
     assert (StageStore(tmp_path).run(Stage("one", 1, {}, mine)) / "by").read_text() == "neighbour"
-    assert f"waiting for process {process.pid}" in capsys.readouterr().err
+    assert said[0].startswith(f"waiting for process {process.pid}")
     process.wait()
 
 

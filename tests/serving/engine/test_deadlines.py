@@ -12,6 +12,7 @@ import pytest
 
 from serving.engine.contract import Expired, Work
 from serving.engine.engine import LaneEngine
+from tests.serving.engine.heartbeat import Heartbeat
 
 SLACK_SECONDS = 0.1
 Make = Callable[..., LaneEngine]
@@ -37,12 +38,14 @@ async def _lateness(engine: LaneEngine, patience: float) -> float:
 def test_every_deadline_is_kept_in_any_order_of_coming(hung: LaneEngine) -> None:
     """The timer stands for the earliest one: an earlier one that comes later must move it, a later one must follow."""
 
-    async def scene() -> list[float]:
-        return await asyncio.gather(*(_lateness(hung, patience) for patience in (0.3, 0.1, 0.35, 0.2, 0.101, 0.25)))
+    async def scene() -> None:
+        async with Heartbeat() as heart:
+            patiences = (0.3, 0.1, 0.35, 0.2, 0.101, 0.25)
+            lateness = await asyncio.gather(*(_lateness(hung, patience) for patience in patiences))
+        assert min(lateness) >= 0
+        assert max(lateness) <= SLACK_SECONDS + heart.excuse_seconds
 
-    lateness = asyncio.run(scene())
-    assert min(lateness) >= 0
-    assert max(lateness) <= SLACK_SECONDS
+    asyncio.run(scene())
     assert len(hung._deadlines) == 0
 
 
@@ -54,5 +57,10 @@ def test_a_timer_of_a_loop_that_has_ended_is_not_waited_for(hung: LaneEngine) ->
         await asyncio.sleep(0.01)
         task.cancel()
 
+    async def stay() -> None:
+        async with Heartbeat() as heart:
+            late = await _lateness(hung, 0.3)
+        assert late <= SLACK_SECONDS + heart.excuse_seconds
+
     asyncio.run(leave())
-    assert asyncio.run(_lateness(hung, 0.3)) <= SLACK_SECONDS
+    asyncio.run(stay())

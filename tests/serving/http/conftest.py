@@ -186,9 +186,15 @@ def run_server() -> Iterator[Callable[..., RunningServer]]:
 
 
 @pytest.fixture
-def server(run_server: Callable[..., RunningServer], engine: DummyEngine) -> Iterator[RunningServer]:
-    """A server with short limits, which must still answer at the end of every test."""
-    running = run_server(engine, QUICK)
+def limits() -> Limits:
+    """Short ones; a test that asks for others names them as a parameter."""
+    return QUICK
+
+
+@pytest.fixture
+def server(run_server: Callable[..., RunningServer], engine: DummyEngine, limits: Limits) -> Iterator[RunningServer]:
+    """A server with these limits, which must still answer at the end of every test."""
+    running = run_server(engine, limits)
     yield running
     engine.delay_seconds = 0.0
     with running.connect() as client:

@@ -16,7 +16,9 @@ from serving.engine.dummy import DummyEngine
 from serving.http.protocol_limits import MAX_HEAD_BYTES, MAX_PIPELINED, AnswerTransport
 from serving.operations.settings import Limits
 from tests.serving.http.conftest import RunningServer
-from tests.serving.http.wire import BODY, QUICK, is_reset_or_closed, post, read_all, read_answers, wait_for
+from tests.serving.http.wire import BODY, PATIENT, is_reset_or_closed, post, read_all, read_answers, wait_for
+
+patient = pytest.mark.parametrize("limits", [PATIENT], ids=["patient"])
 
 
 @pytest.fixture
@@ -119,6 +121,7 @@ def test_endless_pipelining_is_cut_off(server: RunningServer, engine: DummyEngin
         assert {status for status, _ in read_answers(client, MAX_PIPELINED)} == {200}
 
 
+@patient
 def test_a_huge_head_is_refused(server: RunningServer) -> None:
     """The parser keeps what it has until the head is complete."""
     with server.connect() as client:
@@ -211,6 +214,7 @@ def test_an_upgrade_that_is_not_offered_is_ignored(server: RunningServer) -> Non
         assert read_answers(client, 1)[0][0] == 200
 
 
+@patient
 @pytest.mark.parametrize("name", [b"upgrade", b"Upgrade", b"UPGRADE", b"uPgRaDe"])
 def test_an_upgrade_that_comes_in_pieces_is_ignored_too(server: RunningServer, name: bytes) -> None:
     """Wherever its line is cut; a client that sends its head line by line would be told that its body is empty."""
@@ -227,6 +231,7 @@ def test_an_upgrade_that_comes_in_pieces_is_ignored_too(server: RunningServer, n
         assert [read_answers(client, 1)[0][0] for client in clients] == [200] * len(clients)
 
 
+@patient
 def test_what_looks_like_an_upgrade_at_a_cut_is_kept_whole(server: RunningServer) -> None:
     """Bytes that wait for the rest of a name are given to the parser with it, whatever it turns out to be."""
     with server.connect() as client:
@@ -259,6 +264,7 @@ def test_what_the_parser_refuses_is_in_the_metrics(server: RunningServer) -> Non
     assert b'compressor_requests_total{route="other",status="400"} 1.0' in figures
 
 
+@patient
 def test_many_requests_are_no_huge_head(server: RunningServer) -> None:
     """Counted together, the requests of a busy connection would be refused after some seconds."""
     with server.connect() as client:
@@ -288,11 +294,12 @@ def test_a_client_that_leaves_cancels_its_work(
     assert [record.getMessage() for record in caplog.records] == []
 
 
+@patient
 def test_one_connection_too_many_is_told_so(server: RunningServer) -> None:
     """Left in the queue of the kernel it would wait without an answer."""
-    held = [server.connect() for _ in range(QUICK.connections)]
+    held = [server.connect() for _ in range(PATIENT.connections)]
     try:
-        time.sleep(0.1)
+        wait_for(lambda: len(server.server.server_state.connections) == PATIENT.connections)
         with server.connect() as client:
             client.sendall(post())
             answer = read_all(client)

@@ -13,6 +13,8 @@ from serving.operations.settings import Limits
 
 BODY = b'{"text": "refund"}'
 QUICK = Limits(header_seconds=0.4, idle_seconds=0.8, connections=20, body_bytes=100_000)
+PATIENT = Limits(header_seconds=30.0, connections=20, body_bytes=100_000)
+"""For requests that come in pieces: no busy machine holds a piece up for so long."""
 
 
 def post(body: bytes = BODY, path: str = "/v1/predict", *head: str, length: int | None = None) -> bytes:

@@ -144,6 +144,13 @@ class Load:
             assert time.monotonic() < end, (self.statuses, self.lost)
             time.sleep(0.005)
 
+    def wait_for_refusal(self) -> None:
+        """Until a client has found that nothing listens any more."""
+        end = time.monotonic() + WAIT_SECONDS
+        while not self.is_refused:
+            assert time.monotonic() < end, (self.statuses, self.lost)
+            time.sleep(0.005)
+
     async def _run(self) -> None:
         await asyncio.gather(*(self._client(number) for number in range(self.clients)))
 

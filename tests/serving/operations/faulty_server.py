@@ -1,6 +1,7 @@
 """A real server whose model fails as a text asks it to: `python faulty_server.py BUNDLE NAME=VALUE...`.
 
-Faults are words of the toy tokenizer, three times over; `load_seconds=S` makes loading slow.
+Faults are words of the toy tokenizer, three times over; `load_seconds=S` makes loading slow, and
+`linger_factor=F` lets a server wait F times as long for the requests of connections made at its last moment.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, NoReturn
 
 from serving.bundle import Bundle
 from serving.errors import UserError
+from serving.operations import web
 from serving.operations.server import serve
 from serving.operations.settings import load_settings, parse_change
 
@@ -66,6 +68,7 @@ def main(folder: str, *changes: str) -> None:
     """Serve, faults included."""
     values = dict(map(parse_change, changes))
     load_seconds = float(values.pop("load_seconds", 0.0))
+    web.LINGER_SECONDS *= float(values.pop("linger_factor", 1.0))
     load = Bundle.load
 
     def load_with_faults(*arguments: Any, **options: Any) -> Bundle:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from serving.bundle import Bundle
+from serving.engine.contract import Answered, Work
 from serving.engine.dummy import DummyEngine
 from serving.host import available_cpus
+from serving.operations import calibrate as calibration
 from serving.operations.calibrate import Cell, calibrate, calibration_warning, cells_of, choose, load, table
 from serving.operations.settings import Limits, ServerSettings, load_settings, read_calibration
 
@@ -43,13 +47,33 @@ def test_the_highest_rate_wins_and_latency_decides_between_equals() -> None:
     assert ["<- chosen" in line for line in table([slow, equal], equal)] == [False, False, True]
 
 
-def test_a_closed_load_keeps_its_number_of_requests_in_flight() -> None:
+class RoundsEngine(DummyEngine):
+    """Answers three requests together, and each such round lasts a quarter of a second of its own clock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self._num_waiting = 0
+        self._round = asyncio.Event()
+
+    async def answer(self, work: Work) -> Answered:
+        """Wait for the two others."""
+        own, self._num_waiting = self._round, self._num_waiting + 1
+        if self._num_waiting == 3:
+            self.now += 0.25
+            self._num_waiting, self._round = 0, asyncio.Event()
+            own.set()
+        await own.wait()
+        return await super().answer(work)
+
+
+def test_a_closed_load_keeps_its_number_of_requests_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cells under unlike loads cannot be compared."""
-    engine = DummyEngine(delay_seconds=0.02)
-    latencies = asyncio.run(load(engine, [("a",), ("b",)], 3, 0.1))
-    assert len(latencies) % 3 == 0
-    assert 9 <= len(latencies) <= 18
-    assert all(0.015 < latency < 5 for latency in latencies)
+    engine = RoundsEngine()
+    clock = SimpleNamespace(perf_counter=lambda: engine.now, monotonic=time.monotonic)
+    monkeypatch.setattr(calibration, "time", clock)
+    latencies = asyncio.run(asyncio.wait_for(load(engine, [("a",), ("b",)], 3, 1.25), 20))
+    assert latencies == [0.25] * 15
     assert {work.texts[0][0] for work in engine.received} == {"a", "b"}
 
 

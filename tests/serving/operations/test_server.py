@@ -74,17 +74,17 @@ def test_a_stop_under_load_loses_no_request(
     serve_toy: Callable[..., Any], load_on: Callable[..., Any], number: signal.Signals
 ) -> None:
     """A rollout is a stop under load: each lost request is an error that a user sees."""
-    server = serve_toy("grace_seconds=0.3")
+    server = serve_toy("grace_seconds=0.3", "linger_factor=20")
     with load_on(server, clients=8) as load:
         assert server.stop(number) == 0, server.errors
+        load.wait_for_refusal()
     assert load.lost == []
     assert load.statuses.keys() == {200}
-    assert load.is_refused
 
 
 def test_not_ready_comes_before_the_end(serve_toy: Callable[..., Any]) -> None:
     """A load balancer that learns of the end by refused connections has sent requests into it."""
-    server = serve_toy("grace_seconds=1.0")
+    server = serve_toy("grace_seconds=30")
     server.process.send_signal(signal.SIGTERM)
     seen: list[int] = []
     while server.process.poll() is None and 503 not in seen:
@@ -101,7 +101,7 @@ def test_a_slow_request_is_answered_before_the_end(serve_toy: Callable[..., Any]
     replies: list[int] = []
     caller = threading.Thread(target=lambda: replies.append(server.predict("please please please")[0]))
     caller.start()
-    while server.call("/admin/status")[1]["load"]["running"] == 0:
+    while caller.is_alive() and server.call("/admin/status")[1]["load"]["running"] == 0:
         time.sleep(0.01)
     server.process.send_signal(signal.SIGTERM)
     caller.join(30)
@@ -115,7 +115,7 @@ def test_a_stuck_request_holds_the_end_up_for_the_drain_and_no_longer(serve_toy:
     replies: list[tuple[int, Any, float]] = []
     caller = threading.Thread(target=lambda: replies.append(server.predict("please please please", 30_000)))
     caller.start()
-    while server.call("/admin/status")[1]["load"]["running"] == 0:
+    while caller.is_alive() and server.call("/admin/status")[1]["load"]["running"] == 0:
         time.sleep(0.01)
     start = time.monotonic()
     assert server.stop() == 0, server.errors
@@ -139,7 +139,7 @@ def test_a_second_signal_ends_at_once(serve_toy: Callable[..., Any]) -> None:
 
 def test_the_admin_port_drains_too(serve_toy: Callable[..., Any]) -> None:
     """Where signals cannot be sent, a drain over HTTP must be the same drain."""
-    server = serve_toy("grace_seconds=1.0")
+    server = serve_toy("grace_seconds=4")
     assert server.call("/admin/drain", {})[0] == 202
     seen = [server.call("/readyz")[0]]
     while 503 not in seen:

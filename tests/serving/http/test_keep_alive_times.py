@@ -1,0 +1,34 @@
+"""How long a connection between two requests is kept, on an event loop whose clock only the test moves."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.server import ServerState
+
+from serving.http.protocol_limits import SWEEP_SECONDS, protocol_class
+from tests.serving.http.test_time_limits import LIMITS, StillLoop, connection_of
+from tests.serving.http.wire import post
+
+
+def test_an_idle_connection_is_kept_for_its_time_and_then_closed() -> None:
+    """Closed earlier than the load balancer expects, requests are lost; never, the places run out."""
+    assert LIMITS.header_seconds < LIMITS.idle_seconds / 2, "longer than a request may take, shorter than it may idle"
+
+    async def scene(loop: StillLoop) -> None:
+        connection, wire = connection_of(loop, ServerState(), protocol_class(LIMITS))
+        for num_answers in (1, 2, 3):
+            connection.data_received(post())
+            await loop.pass_by(LIMITS.idle_seconds / 2)
+            assert (wire.end, wire.received.count(b"HTTP/1.1 200")) == ("", num_answers)
+        await loop.pass_by(LIMITS.idle_seconds / 2)
+        assert wire.end == ""
+        await loop.pass_by(2 * SWEEP_SECONDS)
+        assert wire.end == "closed"
+        connection.connection_lost(None)
+        await loop.pass_by(2 * SWEEP_SECONDS)
+
+    with asyncio.Runner(loop_factory=StillLoop) as runner:
+        loop: Any = runner.get_loop()
+        runner.run(scene(loop))
