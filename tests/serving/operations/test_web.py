@@ -204,6 +204,24 @@ def test_a_request_whose_handshake_had_begun_is_answered() -> None:
     asyncio.run(main())
 
 
+def test_a_connection_of_the_last_moment_may_still_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was accepted before the listener closed: its client sends a request that nobody would answer."""
+    monkeypatch.setattr("serving.operations.web.LINGER_SECONDS", 5.0)
+    clients: list[Client] = []
+
+    async def scenario(server: WebServer, port: int) -> None:
+        clients.append(Client(port))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        server.stop()
+        while any(listening.is_serving() for listening in server.servers):
+            await asyncio.sleep(0.01)
+        await clients[0].ask(reader, writer)
+        writer.close()
+
+    run(scenario, drain_seconds=5.0)
+    assert (clients[0].answered, clients[0].lost) == (1, [])
+
+
 class WithoutFilters(socket.socket):
     """A listener on a kernel that cannot drop its packets."""
 
