@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -225,3 +226,26 @@ def _in_an_empty_folder(tmp_path: Path) -> Iterator[None]:
     os.chdir(place)
     yield
     os.chdir(before)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[list[str]], str]]:
+    """Starts a documented `compressor serve` on a free port, says where it listens, and stops it after the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(words: list[str]) -> str:
+        words[words.index("--port") + 1] = "0"
+        process = subprocess.Popen([str(SCRIPT), *words[1:]], stderr=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if found := re.search(r"listening on http://(\S+)", line):
+                return found[1]
+        raise AssertionError("the server ended before it listened")
+
+    yield start
+    for process in started:
+        assert process.poll() is None, "the server ended by itself"
+        process.terminate()
+        process.communicate(timeout=30)
+        assert process.returncode == 0

@@ -7,8 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMPRESSOR = [str(Path(sys.executable).with_name("compressor"))]
 FAST = [
     "training.epochs=1",
     "teacher.epochs=1",
@@ -96,30 +94,6 @@ def shortened(command: str, teacher: Path) -> list[str]:
     return words
 
 
-@pytest.fixture
-def server() -> Iterator[Callable[[str], str]]:
-    """Starts a documented `compressor serve` on a free port, says where it listens, and stops it after the test."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(command: str) -> str:
-        words = shlex.split(command)
-        words[words.index("--port") + 1] = "0"
-        process = subprocess.Popen([*COMPRESSOR, *words[1:]], stderr=subprocess.PIPE, text=True)
-        started.append(process)
-        assert process.stderr is not None
-        for line in process.stderr:
-            if found := re.search(r"listening on http://(\S+)", line):
-                return found[1]
-        raise AssertionError("the server ended before it listened")
-
-    yield start
-    for process in started:
-        assert process.poll() is None, "the server ended by itself"
-        process.terminate()
-        process.communicate(timeout=30)
-        assert process.returncode == 0
-
-
 def sent_to(address: str, command: str) -> str:
     """A documented request for a server that listens elsewhere than documented."""
     words = shlex.split(command)
@@ -131,7 +105,7 @@ def sent_to(address: str, command: str) -> str:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the documented request is made with curl")
 def test_every_documented_command_works_in_the_order_of_the_readme(
-    desk: Path, run: Callable[[str], Any], server: Callable[[str], str]
+    desk: Path, run: Callable[[str], Any], serve: Callable[[list[str]], str]
 ) -> None:
     """Catches docs that have drifted from the program: renamed options, moved files, wrong paths."""
     shown = commands(ROOT / "README.md")
@@ -141,7 +115,7 @@ def test_every_documented_command_works_in_the_order_of_the_readme(
         if command == "compressor demo":
             continue
         if command.startswith("compressor serve"):
-            address = server(command)
+            address = serve(shlex.split(command))
             continue
         result = run(sent_to(address, command) if command.startswith("curl") else command)
         assert result.code == 0, f"{command}\n{result.out}\n{result.err}"

@@ -6,9 +6,8 @@ import json
 import re
 import shlex
 import shutil
-import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -55,27 +54,6 @@ def desk(tmp_path: Path, make_rows: Callable[..., Any], toy_model: Path, monkeyp
         (tmp_path / name).write_text(yaml.safe_dump(recipe, sort_keys=False))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def serve(script: Path) -> Iterator[Callable[[list[str]], str]]:
-    """Starts a documented server on a free port; its address replaces the documented one."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(words: list[str]) -> str:
-        words[words.index("--port") + 1] = "0"
-        process = subprocess.Popen([str(script), *words[1:]], stderr=subprocess.PIPE, text=True)
-        started.append(process)
-        assert process.stderr is not None
-        for line in process.stderr:
-            if found := re.search(r"listening on http://(\S+)", line):
-                return found[1]
-        raise AssertionError("the server ended before it listened")
-
-    yield start
-    for process in started:
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
 
 
 @pytest.mark.slow
