@@ -15,8 +15,6 @@ BACKLOG = 2048
 ACCEPT_TURNS = 3
 """Of the event loop, for what has ended its handshake at the last moment."""
 _ATTACH_FILTER = 26  # SO_ATTACH_FILTER of Linux
-HANDSHAKE_SECONDS = 0.25
-"""How long handshakes that have begun may take to end: one round trip to a client far away."""
 _FLAGS, _SYN, _SYN_ACK = 13, 0x02, 0x12  # offset of a TCP header's flags, and two values of them
 _WITHOUT_NEW = (  # classic BPF; a filter of a TCP socket sees packets from the TCP header on
     (0x30, 0, 0, _FLAGS),  # load the flags
@@ -43,12 +41,12 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
 
-async def refuse_new(listeners: Sequence[socket.socket], seconds: float = HANDSHAKE_SECONDS) -> None:
+async def refuse_new(listeners: Sequence[socket.socket], seconds: float) -> None:
     """Let no further handshake begin, then give those that have begun time to end, and to be accepted.
 
     Closing a listening socket resets the connections that wait in its queue, and those whose handshake is under way,
     although their clients take them for open and have sent requests. A filter that drops the packets which ask for a
-    connection stops both from growing. Where there is no such filter the gap stays, some microseconds wide.
+    connection stops both from growing. Where there is no such filter the gap stays, as wide as a handshake is long.
 
     Args:
         listeners: to close afterwards; they are accepted from meanwhile.

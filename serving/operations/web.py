@@ -16,8 +16,10 @@ from typing import Any
 
 import uvicorn
 
-from serving.operations.listen import HANDSHAKE_SECONDS, refuse_new
+from serving.operations.listen import refuse_new
 
+HANDSHAKE_SECONDS = 0.25
+"""For handshakes that have begun when the grace ends: one round trip to a client far away."""
 LINGER_SECONDS = 0.25
 """For connections that were accepted at the last moment and have not sent their request yet."""
 TICK_SECONDS = 0.02

@@ -169,7 +169,7 @@ def test_a_connection_in_the_queue_is_served_after_the_listener_refuses_new_ones
         with listen("127.0.0.1", 0) as listener:
             address = listener.getsockname()
             with socket.create_connection(address) as early:
-                await refuse_new([listener])
+                await refuse_new([listener], 0.0)
                 with socket.socket() as late:
                     late.settimeout(0.2)
                     with pytest.raises(TimeoutError):
@@ -233,7 +233,7 @@ class WithoutFilters(socket.socket):
 def test_where_packets_cannot_be_dropped_the_end_goes_on() -> None:
     """On another system the drain would break off just before it answers what has begun."""
     with WithoutFilters() as listener:
-        asyncio.run(refuse_new([listener]))
+        asyncio.run(refuse_new([listener], 0.0))
 
 
 @pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="there is no IPv6 here")
