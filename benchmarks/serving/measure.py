@@ -154,7 +154,7 @@ def main(given: Sequence[str] | None = None) -> None:
     os.sched_setaffinity(0, arguments.client_cpus)
     setting = _setting(arguments)
     servers = _servers(arguments, setting)
-    store = Store(arguments.output, _setup(setting, servers))
+    store = Store(arguments.output, _setup(setting, servers, arguments.cpu_rate))
     store.note("host", describe_host())
     store.note("quick", arguments.quick)
     started = time.monotonic()
@@ -202,7 +202,7 @@ def _servers(arguments: argparse.Namespace, setting: Setting) -> list[Server]:
     return [known[name] for name in names]
 
 
-def _setup(setting: Setting, servers: Sequence[Server]) -> dict[str, Any]:
+def _setup(setting: Setting, servers: Sequence[Server], cpu_rate: float | None) -> dict[str, Any]:
     """What the figures depend on; a resumed run must have the same."""
     manifest = read_manifest(setting.bundle)
     artifact = manifest.artifact(setting.precision)
@@ -217,6 +217,7 @@ def _setup(setting: Setting, servers: Sequence[Server]) -> dict[str, Any]:
         "limit_ms": setting.limit_seconds * 1e3,
         "seconds": setting.seconds,
         "servers": [server.name for server in servers],
+        **({} if cpu_rate is None else {"cpu_rate": cpu_rate}),
     }
 
 

@@ -54,7 +54,7 @@ class Store:
         self._path = path
         found = json.loads(path.read_text()) if path.exists() else {}
         if found and found["setup"] != setup:
-            changed = sorted(key for key in setup if found["setup"].get(key) != setup[key])
+            changed = sorted(key for key in setup | found["setup"] if found["setup"].get(key) != setup.get(key))
             raise ValueError(
                 f"{path} holds measurements of another set-up (different: {', '.join(changed)}). "
                 "Give another --output, or delete the file."

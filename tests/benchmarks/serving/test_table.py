@@ -109,6 +109,8 @@ def test_the_table_has_a_row_per_server_and_the_file_is_continued(store: Store, 
     assert "Not to be quoted" not in text
     with pytest.raises(ValueError, match="different: limit_ms"):
         Store(tmp_path / "serving.json", SETUP | {"limit_ms": 10.0})
+    with pytest.raises(ValueError, match="different: servers"):
+        Store(tmp_path / "serving.json", {key: value for key, value in SETUP.items() if key != "servers"})
 
 
 def test_rounds_of_cpu_alone_have_a_table_of_their_own(store: Store) -> None:
