@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from urllib.parse import urlsplit
 
 import pytest
 import torch
@@ -249,3 +250,10 @@ def serve() -> Iterator[Callable[[list[str]], str]]:
         process.terminate()
         process.communicate(timeout=30)
         assert process.returncode == 0
+
+
+def sent_to(address: str, words: list[str]) -> list[str]:
+    """A documented request for a server that listens elsewhere than documented."""
+    (place,) = (index for index, word in enumerate(words) if word.startswith(("localhost:", "http://")))
+    url = urlsplit(words[place] if "//" in words[place] else f"http://{words[place]}")
+    return [*words[:place], url._replace(scheme="http", netloc=address).geturl(), *words[place + 1 :]]

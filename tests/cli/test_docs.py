@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import yaml
+
+from tests.cli.conftest import sent_to
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -94,15 +95,6 @@ def shortened(command: str, teacher: Path) -> list[str]:
     return words
 
 
-def sent_to(address: str, command: str) -> str:
-    """A documented request for a server that listens elsewhere than documented."""
-    words = shlex.split(command)
-    (place,) = (index for index, word in enumerate(words) if word.startswith(("localhost:", "http://")))
-    url = urlsplit(words[place] if "//" in words[place] else f"http://{words[place]}")
-    words[place] = url._replace(scheme="http", netloc=address).geturl()
-    return shlex.join(words)
-
-
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the documented request is made with curl")
 def test_every_documented_command_works_in_the_order_of_the_readme(
     desk: Path, run: Callable[[str], Any], serve: Callable[[list[str]], str]
@@ -117,7 +109,7 @@ def test_every_documented_command_works_in_the_order_of_the_readme(
         if command.startswith("compressor serve"):
             address = serve(shlex.split(command))
             continue
-        result = run(sent_to(address, command) if command.startswith("curl") else command)
+        result = run(shlex.join(sent_to(address, shlex.split(command))) if command.startswith("curl") else command)
         assert result.code == 0, f"{command}\n{result.out}\n{result.err}"
         if command.startswith("curl"):
             assert json.loads(result.out)["answers"][0]["topic"]["label"]

@@ -10,10 +10,11 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import yaml
+
+from tests.cli.conftest import sent_to
 
 PAGE = Path(__file__).parents[2] / "docs" / "multitask.md"
 FAST = {
@@ -68,12 +69,11 @@ def test_every_command_of_the_page_works_in_its_order(
         if words[:2] == ["compressor", "serve"]:
             address = serve(words)
         elif words[0] == "curl":
-            url = urlsplit(f"http://{words[2]}")
-            words[2] = f"http://{address}{url.path}" + (f"?{url.query}" if url.query else "")
-            answers.append(json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout))
+            done = subprocess.run(sent_to(address, words), capture_output=True, text=True, check=True)
+            answers.append(json.loads(done.stdout))
         else:
-            done = compressor(*words[1:])
-            assert done.code == 0, f"{command}\n{done.out}\n{done.err}"
+            result = compressor(*words[1:])
+            assert result.code == 0, f"{command}\n{result.out}\n{result.err}"
     assert [list(answer) for answer in answers[0]["answers"]] == [["urgency"]]
     assert {entry["label"] for entry in answers[1]} == {"billing", "delivery", "account"}
     report = json.loads((desk / "runs" / "desk-and-mood" / "report.json").read_text())
