@@ -92,7 +92,7 @@ def test_several_labels_count_by_themselves_and_are_averaged() -> None:
     assert found.ece.value == pytest.approx(np.mean(per_label))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(PROBABILITIES, st.integers(0, 2**32 - 1))
 def test_ece_equals_the_walk_through_the_bins(confidences: np.ndarray, seed: int) -> None:
     """The fast sum over bins must be the definition: an edge in the wrong bin or a lost column shows here."""
@@ -108,7 +108,7 @@ def test_ece_equals_the_walk_through_the_bins(confidences: np.ndarray, seed: int
     assert calibration_error(outcomes - confidences, bins) == pytest.approx(np.mean(expected), abs=1e-12)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(PROBABILITIES)
 def test_every_probability_has_a_bin(confidences: np.ndarray) -> None:
     """0 and 1 lie on the ends: a bin of -1 would be counted as the last one of the column before."""
@@ -142,7 +142,7 @@ def test_both_kinds_of_bins_are_told_each_with_its_own_chance() -> None:
     assert found.expected_ece_equal_mass != found.expected_ece
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1))
 def test_the_order_of_the_rows_changes_nothing(seed: int) -> None:
     """A figure that depends on the order of the texts cannot be measured again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
@@ -31,7 +31,6 @@ def test_flips_are_counted_by_direction() -> None:
     assert measure_churn(INTENT, labels, after, before, [3] * 7).drop.value == pytest.approx(-1 / 7)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 200))
 def test_what_changed_is_what_differs(seed: int, rows: int) -> None:
     """Directions must add up to the answers that differ, and to the difference of the two accuracies."""

@@ -101,7 +101,7 @@ def test_pairs_cancel_what_slows_both() -> None:
     assert 1.08 < low <= ratio <= high < 1.12
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=20))
 def test_an_interval_of_a_mean_lies_within_the_data(values: list[float]) -> None:
     """Holds for any data; ends outside of it mean a broken resampling."""

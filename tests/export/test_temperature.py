@@ -144,7 +144,7 @@ def test_a_regression_is_refused() -> None:
     assert calibrated(task, 2.0) is task
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.floats(LOWEST, HIGHEST), st.lists(st.floats(0.01, 0.99), min_size=3, max_size=3), st.integers(0, 2**32 - 1))
 def test_no_decision_changes_whatever_the_thresholds(temperature: float, thresholds: list[float], seed: int) -> None:
     """A threshold chosen on raw probabilities would let other labels through once a temperature moves these."""

@@ -48,7 +48,7 @@ def test_tasks_over_the_same_rows_share_their_proportions() -> None:
     assert np.bincount(second[chosen]).tolist() == pytest.approx([180, 20], abs=2)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3)), min_size=30, max_size=120), st.integers(0, 5))
 def test_groups_stay_whole_and_labels_stay_in_train(rows: list[tuple[int, int]], seed: int) -> None:
     """Whatever the groups: nothing on both sides, and no label that only the carved split has."""

@@ -33,7 +33,7 @@ def made(texts: list[str], labels: list[int], *, name: str = "topic", unlabelled
     return TaskData(TaskSpec(name=name, type="classification", labels=names), splits, ("text",))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     kinds=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 2)), min_size=13, max_size=60),
     folds=st.integers(2, 4),

@@ -45,7 +45,7 @@ def test_a_rare_class_keeps_one_row() -> None:
     assert np.bincount(labels[draw_rows(rows(labels), CLASSES, 3, seed=0)]).tolist() == [1, 1, 1]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(4, 60), st.data())
 def test_of_several_labels_each_keeps_a_row(seed: int, size: int, data: st.DataObject) -> None:
     """Catches a rare label of a multilabel task that a draw by rows loses."""

@@ -16,7 +16,7 @@ def states(seed: int, number: int, dtype: torch.dtype = torch.float32) -> list[d
     return [{"weight": torch.randn(3, 2, generator=generator).to(dtype)} for _ in range(number)]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9))
 def test_the_mean_equals_that_of_all_states_at_once(seed: int, number: int) -> None:
     """Catches a running mean with the wrong count, which weighs the first or the last run twice."""

@@ -17,7 +17,7 @@ def random_logits(seed: int, models: int = 3, scale: float = 3.0) -> list[np.nda
     return [rng.normal(scale=scale, size=(5, 4)).astype(np.float32) for _ in range(models)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 5))
 def test_the_probabilities_are_the_mean_of_the_models(seed: int, models: int) -> None:
     """Catches a mean of logits, which is another ensemble than the one that was published."""

@@ -66,7 +66,7 @@ def test_hard_loss_of_equal_logits_is_the_log_of_the_classes() -> None:
     torch.testing.assert_close(losses, torch.full((2,), math.log(5)))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(pairs)
 def test_metrics_are_those_of_scikit_learn(pair: tuple[np.ndarray, np.ndarray]) -> None:
     """Our counting is quicker than the library's; if it differed, every figure of a report would be wrong."""
@@ -76,7 +76,7 @@ def test_metrics_are_those_of_scikit_learn(pair: tuple[np.ndarray, np.ndarray]) 
     assert macro_f1(labels, predictions) == pytest.approx(expected)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(pairs)
 def test_mcc_is_that_of_scikit_learn(pair: tuple[np.ndarray, np.ndarray]) -> None:
     """The same for MCC; the library warns of a single label where ours is 0."""

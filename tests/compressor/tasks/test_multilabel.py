@@ -51,7 +51,7 @@ def test_soft_loss_of_a_certain_teacher_is_the_hard_loss() -> None:
     torch.testing.assert_close(soft_label_cross_entropy(logits, certain, 1.0), Multilabel().hard_loss(logits, labels))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(matrices)
 def test_metrics_are_those_of_scikit_learn(pair: tuple[np.ndarray, np.ndarray]) -> None:
     """Our counting is quicker than the library's; if it differed, every figure of a report would be wrong."""

@@ -25,7 +25,7 @@ REQUESTS = st.tuples(
 """Texts up to 600 tokens against a budget of 512: some are above it."""
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     trace=st.lists(REQUESTS, max_size=25),
     lanes=st.integers(1, 3),
@@ -68,7 +68,7 @@ def test_every_request_ends_once_and_every_text_runs_at_most_once(
     assert len(scheduler._small.heap) + len(scheduler._large.heap) <= 2 * 64
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(trace=st.lists(REQUESTS, max_size=25), lanes=st.integers(1, 3))
 def test_the_earliest_deadline_of_a_queue_runs_first(
     simulation: Any, request_of: Any, trace: list[Any], lanes: int
@@ -86,7 +86,7 @@ def test_the_earliest_deadline_of_a_queue_runs_first(
     simulation(lanes=lanes, watch=watch).run(requests)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(trace=st.lists(REQUESTS, max_size=30), lanes=st.integers(1, 3))
 def test_what_was_admitted_is_answered_in_time_when_the_predictions_hold(
     simulation: Any, request_of: Any, trace: list[Any], lanes: int
