@@ -285,6 +285,11 @@ def test_a_single_is_not_promised_the_turn_of_a_long_text() -> None:
     scheduler.add(Ticket.of([600] * 5, 1e9, "model", ALONE))
     for patience, is_late in ((0.9 * long, True), (1.4 * long, False)):
         assert (scheduler.lateness(Ticket.of([1], patience, "model", ALONE), 0.0) > 0) == is_late
+    for _ in range(5):
+        item, _ = scheduler.take(0.0)
+        assert item is not None
+        scheduler.finish([item], long)
+    assert scheduler.lateness(Ticket.of([1], 0.9 * long, "model", ALONE), 0.0) < 0, "the batch is over"
 
 
 def test_a_long_text_among_short_ones_takes_its_time_on_any_number_of_lanes() -> None:
