@@ -88,10 +88,9 @@ class Bundle:
         self, logits: dict[str, NDArray[np.float32]], top_k: int | None = None
     ) -> list[dict[str, dict[str, Any]]]:
         """One dict per row, from task name to answer (see `serving.answers.answer`)."""
-        tasks = self.model.choose_tasks(list(logits))
+        tasks = self.model.choose_tasks(tuple(logits)) if logits else ()
         columns = [answer_rows(logits[task.name], task, top_k) for task in tasks]
-        names = [task.name for task in tasks]
-        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        return [dict(zip(logits, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def logits(
         self,

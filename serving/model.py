@@ -33,17 +33,18 @@ class OnnxModel:
         self.session = session
         self.encoder = encoder
         self.tasks = tuple(tasks)
+        self._by_name = {task.name: task for task in tasks}
 
     def choose_tasks(self, names: Sequence[str] | None) -> tuple[TaskSpec, ...]:
         """The named tasks in the order asked for (None: all); UserError names the choices."""
         if names is None:
             return self.tasks
-        by_name = {task.name: task for task in self.tasks}
-        if unknown := [name for name in names if name not in by_name]:
-            raise UserError(f"no task '{unknown[0]}'. Choose among: {', '.join(by_name)}")
         if not names:
-            raise UserError(f"no task was asked for. Choose among: {', '.join(by_name)}; or leave it out for all")
-        return tuple(by_name[name] for name in dict.fromkeys(names))
+            raise UserError(f"no task was asked for. Choose among: {', '.join(self._by_name)}; or leave it out for all")
+        try:
+            return tuple(map(self._by_name.__getitem__, dict.fromkeys(names)))
+        except KeyError as unknown:
+            raise UserError(f"no task '{unknown.args[0]}'. Choose among: {', '.join(self._by_name)}") from None
 
     def run(
         self, encodings: Sequence[Encoding], tasks: Sequence[str] | None = None, batch_size: int = 1

@@ -1,7 +1,7 @@
 """The ASGI application: one dictionary look-up from path and method to a handler, and one place where answers leave.
 
-It starts no thread and knows no server; the engine's life is its owner's. Two things it takes from the server's
-protocol class (`serving.http.protocol_limits`), through `scope["state"]`: who cancels a request, and why.
+It starts no thread and knows no server; the engine's life is its owner's. One thing it takes from the server's
+protocol class (`serving.http.protocol_limits`), through `scope["state"]`: why a request was cancelled.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from serving.http.metrics import CLIENT_GONE, CONTENT_TYPE, Metrics
 from serving.http.native import NativeApi
 from serving.http.openapi import Description
 from serving.http.page import TryPage
-from serving.http.protocol_limits import CLIENT_LEFT, REASON, REQUEST_TIMEOUT, TASK
+from serving.http.protocol_limits import CLIENT_LEFT, REASON, REQUEST_TIMEOUT
 from serving.http.request import ClientGone, Message, Receive, Reply, Request, RequestIds, Send
 from serving.http.tei import TeiApi
 
@@ -96,9 +96,6 @@ class Application:
         started = time.monotonic()
         request = Request(scope, receive, started)
         request_id = self._ids.choose(request.headers.get(b"x-request-id"))
-        state = scope.get("state")
-        if state is not None:
-            state[TASK] = asyncio.current_task()
         route = _NOWHERE
         is_sending = False
         try:
@@ -110,7 +107,7 @@ class Application:
             is_sending = True
             await self._send(send, request, request_id, reply)
         except asyncio.CancelledError:
-            reply = _cancelled(None if state is None else state.get(REASON), is_sending, _form(route, request))
+            reply = _cancelled(scope.get("state", {}).get(REASON), is_sending, _form(route, request))
             await self._send(send, request, request_id, reply)
         self._finish(request, route.template, request_id, reply)
 

@@ -10,19 +10,22 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
+from urllib.parse import unquote
 
 import httptools
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from serving.http.exchange import Exchange
 
 if TYPE_CHECKING:
+    from serving.http.errors import Header
     from serving.operations.settings import Limits
 
-TASK = "compressor.task"
-"""Key of `scope["state"]` under which the application puts the task that answers a request."""
 REASON = "compressor.reason"
-"""Key under which the protocol tells why it cancels that task."""
+"""Key of `scope["state"]` under which the protocol tells why it cancels the task that answers a request."""
 REQUEST_TIMEOUT = "request_timeout"
 CLIENT_LEFT = "client_left"
 
@@ -37,6 +40,7 @@ _UPGRADE = re.compile(rb"(\r\n|\A\n?)upgrade:", re.IGNORECASE)
 """At the start of what comes, too: some clients send a head line by line."""
 _CUT_UPGRADE = re.compile(rb"(?:\r\n|\A\n?)(u(?:p(?:g(?:r(?:a(?:d(?:e)?)?)?)?)?)?)\Z", re.IGNORECASE)
 _LONGEST_CUT = len(b"\r\nupgrade")
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
 _REASONS = {
     400: ("Bad Request", "invalid_http", "this is no HTTP request"),
     408: ("Request Timeout", REQUEST_TIMEOUT, "the request did not arrive in time"),
@@ -71,12 +75,12 @@ class LimitedProtocol(HttpToolsProtocol):
     refused: ClassVar[Callable[[int, str], None]]
     sweep: ClassVar[asyncio.TimerHandle | None]
     sweep_due: ClassVar[float]
+    _last: Exchange
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to watch; one connection too many is told so as soon as it speaks."""
         super().connection_made(transport)
-        self._open: deque[RequestResponseCycle] = deque()
-        self._answers = AnswerTransport(transport)
+        self._open: deque[Exchange] = deque()
         self._since: float | None = self.loop.time()
         self._blocked_since: float | None = None
         self._idle_since: float | None = None
@@ -92,16 +96,20 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel what nobody waits for."""
         super().connection_lost(exc)
-        for cycle in self._open:
-            cycle.disconnected = True
-            _cancel(cycle, CLIENT_LEFT)
+        for exchange in self._open:
+            exchange.disconnect()
+            _cancel(exchange, CLIENT_LEFT)
         self._open.clear()
 
     def shutdown(self) -> None:
         """Close as soon as what has begun is answered, be it the half of a head."""
         self._is_ending = True
-        if not self._in_head:
-            super().shutdown()
+        if self._in_head:
+            return
+        if self._open:
+            self._open[-1].keep_alive = False
+        else:
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Parse, within the limits."""
@@ -132,53 +140,57 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins: its time and its bytes are counted from here."""
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
         self._since = self.loop.time()
         self._in_head = True
         self._num_bytes = 0
 
     def on_headers_complete(self) -> None:
-        """The head is complete: the application takes over."""
+        """The head is complete: the application takes over, unless earlier requests are still to be answered."""
         if len(self._open) >= MAX_PIPELINED:
             self.transport.abort()
             return
-        super().on_headers_complete()
         self._in_head = False
         self._in_body = True
-        self.cycle.transport = self._answers
-        self.cycle.keep_alive = self.cycle.keep_alive and not self._is_ending
-        self._open.append(self.cycle)
+        self._last = exchange = self._make_exchange()
+        self._open.append(exchange)
+        if len(self._open) == 1:
+            exchange.begin(self.app)
+        else:
+            self.flow.pause_reading()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body; nobody asks for what comes after the answer."""
+        exchange = self._last
+        if not exchange.response_complete:
+            exchange.feed(body)
+            if exchange.num_waiting > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
         """The request is complete: from now on the time is ours."""
-        super().on_message_complete()
+        self._last.end_body()
         self._since = None
         self._in_head = False
         self._in_body = False
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """As uvicorn, but the task signs off by itself: a callback would cost the loop another turn."""
-        self.tasks.add(self.loop.create_task(self._answer(cycle, app)))
-
-    async def _answer(self, cycle: RequestResponseCycle, app: Any) -> None:
-        try:
-            await cycle.run_asgi(app)
-        finally:
-            self.tasks.discard(asyncio.current_task())
-
     def on_response_complete(self) -> None:
         """Answers leave in the order of the requests; the sweep closes a connection that then stays silent."""
-        self._answers.flush()
-        if self._open:
-            self._open.popleft()
+        self._open.popleft()
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+        if self._open:
+            self._open[0].begin(self.app)
         else:
             self._idle_since = self.loop.time()
+
+    def default_headers(self) -> list[Header]:
+        """The date, and near the server's end the wish that connections be closed."""
+        return self.server_state.default_headers
 
     def pause_writing(self) -> None:
         """The client does not read."""
@@ -189,6 +201,29 @@ class LimitedProtocol(HttpToolsProtocol):
         """The client reads again."""
         super().resume_writing()
         self._blocked_since = None
+
+    def _make_exchange(self) -> Exchange:
+        version = self.parser.get_http_version()
+        path, query_string = _split_target(self.url)
+        scope = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "method": self.parser.get_method().decode("ascii"),
+            "scheme": "http",
+            "path": path,
+            "query_string": query_string,
+            "headers": self.headers,
+            "client": self.client,
+            "server": self.server,
+            "state": {},
+        }
+        return Exchange(
+            self,
+            scope,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive() and not self._is_ending,
+            expects_continue=self.expect_100_continue,
+        )
 
     def _check_size(self) -> None:
         if self._in_head:
@@ -255,41 +290,6 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.abort()  # nothing has begun, or its answer is already on the way
 
 
-class AnswerTransport(asyncio.Transport):
-    """Joins an answer's head with its body: one call of the kernel, and one packet, instead of two."""
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        """Write to `transport`."""
-        super().__init__()
-        self._transport = transport
-        self._head: bytes | None = None
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Keep a head until something follows it; `100 Continue` is none."""
-        held, self._head = self._head, None
-        if held is not None:
-            self._transport.write(held + bytes(data))
-        elif isinstance(data, bytes) and data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 100"):
-            self._head = data
-        else:
-            self._transport.write(data)
-
-    def flush(self) -> None:
-        """Write a head that nothing follows (the answer of HEAD)."""
-        held, self._head = self._head, None
-        if held is not None:
-            self._transport.write(held)
-
-    def close(self) -> None:
-        """Close after what was written."""
-        self.flush()
-        self._transport.close()
-
-    def is_closing(self) -> bool:
-        """Whether it is closing or closed."""
-        return self._transport.is_closing()
-
-
 def _without_upgrade(data: bytes) -> tuple[bytes, bytes]:
     """Rename an upgrade header: nothing is offered here, and the parser would skip the request's body for it.
 
@@ -309,15 +309,21 @@ def _without_upgrade(data: bytes) -> tuple[bytes, bytes]:
     return data, begun
 
 
-def _cancel(cycle: RequestResponseCycle, reason: str) -> bool:
+def _split_target(target: bytes) -> tuple[str, bytes]:
+    """Path, decoded, and query string of a request's target."""
+    if not target.startswith(b"/") or b"#" in target:
+        url = httptools.parse_url(target)
+        path, query_string = url.path, url.query or b""
+    else:
+        path, _, query_string = target.partition(b"?")
+    decoded = path.decode("ascii")
+    return unquote(decoded) if "%" in decoded else decoded, query_string
+
+
+def _cancel(exchange: Exchange, reason: str) -> bool:
     """Cancel the task that answers a request, if it has begun."""
-    state: dict[str, Any] = cycle.scope.get("state", {})
-    task = state.get(TASK)
-    if task is None or task.done():
-        return False
-    state[REASON] = reason
-    task.cancel()
-    return True
+    exchange.scope["state"][REASON] = reason
+    return exchange.cancel()
 
 
 def _refusal(status: int) -> bytes:
@@ -332,4 +338,4 @@ def _refusal(status: int) -> bytes:
     )
 
 
-__all__ = ["CLIENT_LEFT", "REASON", "REQUEST_TIMEOUT", "TASK", "LimitedProtocol", "protocol_class"]
+__all__ = ["CLIENT_LEFT", "REASON", "REQUEST_TIMEOUT", "LimitedProtocol", "protocol_class"]

@@ -38,6 +38,8 @@ ENGINE_STOP_SECONDS = 1.0
 GPU_TOKENISERS = 2
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 4096, 16_384
 """Rows times longest of a shared call, at most; below that the cost model decides."""
+TOKENIZERS_PARALLELISM = "TOKENIZERS_PARALLELISM"
+"""The tokenizer's own threads: for one text they are two thread hops more than the lane's."""
 WATCH_SECONDS = 0.5
 FAILED_SECONDS = 5.0
 """How long a server whose lanes are lost still tells probes and clients so, before it ends."""
@@ -65,6 +67,7 @@ def serve(
     Raises:
         UserError: an address is not to be had, or the bundle was refused.
     """
+    os.environ.setdefault(TOKENIZERS_PARALLELISM, "false")
     with contextlib.ExitStack() as sockets:
         listener = sockets.enter_context(listen(settings.host, settings.port))
         service = Service(bundle_folder, settings, listener, say=say, calibration=calibration)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import socket
 import time
 from collections.abc import Callable
-from typing import ClassVar
 
 import pytest
 
 from serving.engine.dummy import DummyEngine
-from serving.http.protocol_limits import MAX_HEAD_BYTES, MAX_PIPELINED, AnswerTransport
+from serving.http.protocol_limits import MAX_HEAD_BYTES, MAX_PIPELINED
 from serving.operations.settings import Limits
 from tests.serving.http.conftest import RunningServer
 from tests.serving.http.wire import BODY, PATIENT, is_reset_or_closed, post, read_all, read_answers, wait_for
@@ -189,21 +187,6 @@ def test_an_answer_leaves_in_one_piece(server: RunningServer) -> None:
             client.sendall(post())
             head, _, body = client.recv(65_536).partition(b"\r\n\r\n")
             assert f"content-length: {len(body)}".encode() in head
-
-
-def test_a_head_leaves_with_its_body_on_any_event_loop() -> None:
-    """One event loop joins what is written in one turn, another sends every piece at once."""
-
-    class Written(asyncio.Transport):
-        pieces: ClassVar[list[bytes]] = []
-
-        def write(self, data: bytes | bytearray | memoryview) -> None:
-            self.pieces.append(bytes(data))
-
-    answers = AnswerTransport(Written())
-    answers.write(b"HTTP/1.1 200 OK\r\n\r\n")
-    answers.write(b"body")
-    assert Written.pieces == [b"HTTP/1.1 200 OK\r\n\r\nbody"]
 
 
 def test_an_upgrade_that_is_not_offered_is_ignored(server: RunningServer) -> None:
