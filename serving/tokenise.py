@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,14 @@ from serving.manifest import InputSpec
 
 TOKENIZER_FILE = "tokenizer.json"
 KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def tokenise_without_threads() -> None:
+    """Have texts tokenised by the threads that ask for it, in this process, unless its environment says otherwise.
+
+    The library hands even a single text to threads of its own: two hops for a server that has a thread for it already.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -17,7 +14,7 @@ import msgspec
 from benchmarks.serving.answers import check_server, expected_answers, is_answered
 from benchmarks.serving.bare import BarePlan, BareResult
 from benchmarks.serving.generate import Generated, Plan
-from benchmarks.serving.processes import ServerProcess, free_port
+from benchmarks.serving.processes import ServerProcess, free_port, run_module
 from benchmarks.serving.servers import Server
 from benchmarks.serving.store import Cell, Store
 from benchmarks.serving.undisturbed import undisturbed
@@ -151,7 +148,7 @@ class Bench:
         plan = BarePlan(str(setting.bundle), setting.precision, list(setting.texts), seconds, seed, rate)
 
         def measure() -> BareResult:
-            output = _run_module("benchmarks.serving.bare", msgspec.json.encode(plan), setting.server_cpus)
+            output = run_module("benchmarks.serving.bare", msgspec.json.encode(plan), setting.server_cpus)
             return msgspec.json.decode(output, type=BareResult)
 
         measured = undisturbed(measure, self._watch)
@@ -209,7 +206,7 @@ class Bench:
         )
 
     def _generate(self, plan: Plan) -> Generated:
-        output = _run_module("benchmarks.serving.generate", msgspec.json.encode(plan), self.setting.client_cpus)
+        output = run_module("benchmarks.serving.generate", msgspec.json.encode(plan), self.setting.client_cpus)
         return msgspec.json.decode(output, type=Generated)
 
     def _recover(self, name: str) -> float | None:
@@ -232,16 +229,3 @@ class Bench:
 def _seed_of(kind: str) -> int:
     kinds = ("closed", "probe", "even", "overload-3", "overload-10")
     return kinds.index(kind)
-
-
-def _run_module(module: str, plan: bytes, cpus: frozenset[int]) -> bytes:
-    """Run one of our modules on CPUs of its own: JSON in, JSON out."""
-    done = subprocess.run(
-        [sys.executable, "-m", module],
-        input=plan,
-        stdout=subprocess.PIPE,
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: os.sched_setaffinity(0, cpus),
-    )
-    return done.stdout

@@ -2,12 +2,12 @@
 
     python -m benchmarks.serving.measure BUNDLE --peers .peer-serving --minutes 25 --output serving.json
 
-Rounds are interleaved. In each, every server in random order: the highest rate at which 99% of all requests
-sent are answered within the limit (p99 <= 50 ms, a refusal counts as a miss), then goodput at 3 and at 10 times
-that rate. Then CPU per request of every server, and per text of the bare tokenise-and-run loop: at one common rate, and
-at full load (four requests under way, the loop without a pause). With `--cpu-rate` only the CPU is measured, in
-rounds that take a tenth of the time. All other servers are stopped by signal meanwhile. The file is written after
-every cell; the same command continues it.
+Rounds are interleaved. In each, the servers in random order: the highest rate at which 99% of all requests
+sent are answered within the limit (p99 <= 50 ms, a refusal counts as a miss), searched for by turns, then goodput at 3
+and at 10 times that rate. Then CPU per request of every server, and per text of the bare tokenise-and-run loop: at
+one common rate, and at full load (four requests under way, the loop without a pause). With `--cpu-rate` only the CPU is
+measured, in rounds that take a tenth of the time. All other servers are stopped by signal meanwhile. The file is
+written after every cell; the same command continues it.
 Measure on a machine that does nothing else. A cell with a late generator is made again, and so is one in which a
 hypervisor took CPU time away; what stays disturbed is named above the table.
 """
@@ -15,6 +15,7 @@ hypervisor took CPU time away; what stays disturbed is named above the table.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -71,9 +72,8 @@ class Rounds:
         """One round: searches and overloads of all servers, then CPU per request."""
         names = list(self._bench.servers)
         random.Random(number).shuffle(names)
-        for name in names if self._cpu_rate is None else ():
+        for name, peak in self._search(names, number) if self._cpu_rate is None else ():
             with self._turn(name):
-                peak = self._search(name, number)
                 for factor in OVERLOADS if peak else ():
                     self._cell(f"{number}/{name}/overload-{factor}", name, f"overload-{factor}", factor * peak, number)
         rate = self.even_rate()
@@ -100,22 +100,28 @@ class Rounds:
         held = [cell.rate for cell in self._probes(name, number) if cell.summary and cell.summary.holds]
         return max(held, default=None)
 
-    def _search(self, name: str, number: int) -> float:
-        search = RateSearch(
-            self._guess(name, number), step=LATER_STEP if number else FIRST_STEP, max_probes=self._max_probes
-        )
-        for index in range(100):
-            if (rate := search.next_rate) is None:
+    def _search(self, names: Sequence[str], number: int) -> list[tuple[str, float]]:
+        """The highest rate of every server. They take turns probe by probe: what slows the machine down slows all."""
+        step = LATER_STEP if number else FIRST_STEP
+        searches = {
+            name: RateSearch(self._guess(name, number), step=step, max_probes=self._max_probes) for name in names
+        }
+        for index in itertools.count():
+            rates = {name: rate for name, search in searches.items() if (rate := search.next_rate) is not None}
+            if not rates:
                 break
-            cell = self._cell(f"{number}/{name}/probe/{index}", name, "probe", rate, number)
-            search.record(rate, cell.summary is not None and cell.summary.holds)
-        return search.highest or 0.0
+            for name, rate in rates.items():
+                with self._turn(name):
+                    cell = self._cell(f"{number}/{name}/probe/{index}", name, "probe", rate, number)
+                searches[name].record(rate, cell.summary is not None and cell.summary.holds)
+        return [(name, search.highest or 0.0) for name, search in searches.items()]
 
     def _guess(self, name: str, number: int) -> float:
         earlier = [peak for before in range(number) if (peak := self.peak(name, before))]
         if earlier:
             return median(earlier)
-        closed = self._closed(name, number)
+        with self._turn(name):
+            closed = self._closed(name, number)
         answered = closed.summary.ok / self._bench.closed_seconds if closed.summary else 0.0
         return CLOSED_SHARE * max(answered, 1.0)
 
@@ -175,7 +181,7 @@ def _setting(arguments: argparse.Namespace) -> Setting:
     return Setting(
         bundle=arguments.bundle,
         precision=read_manifest(arguments.bundle).artifact(arguments.precision).precision,
-        texts=tuple(_read_texts(arguments.texts)),
+        texts=tuple(read_texts(arguments.texts)),
         server_cpus=frozenset(arguments.server_cpus),
         client_cpus=frozenset(arguments.client_cpus),
         limit_seconds=arguments.limit_ms / 1e3,
@@ -221,7 +227,7 @@ def _setup(setting: Setting, servers: Sequence[Server], cpu_rate: float | None) 
     }
 
 
-def _read_texts(paths: Sequence[Path]) -> list[str]:
+def read_texts(paths: Sequence[Path]) -> list[str]:
     """The texts of .jsonl files with a column `text`."""
     return [json.loads(line)["text"] for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
 
@@ -245,7 +251,8 @@ def _report(key: str, cell: Cell) -> None:
     )
 
 
-def _cpu_set(text: str) -> set[int]:
+def cpu_set(text: str) -> set[int]:
+    """Of an option, such as 0,2."""
     return {int(part) for part in text.split(",")}
 
 
@@ -257,8 +264,8 @@ def _parse(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--texts", type=Path, nargs="+", default=[CORPUS], help=".jsonl with a column text")
     parser.add_argument("--servers", nargs="+", metavar="NAME", help="default: all")
     parser.add_argument("--precision", help="default: the bundle's default artifact")
-    parser.add_argument("--server-cpus", type=_cpu_set, default={0}, help="e.g. 0 or 0,2")
-    parser.add_argument("--client-cpus", type=_cpu_set, default={1})
+    parser.add_argument("--server-cpus", type=cpu_set, default={0}, help="e.g. 0 or 0,2")
+    parser.add_argument("--client-cpus", type=cpu_set, default={1})
     parser.add_argument("--limit-ms", type=float, default=50.0)
     parser.add_argument("--seconds", type=float, default=4.0, help="of a cell")
     parser.add_argument("--minutes", type=float, default=25.0, help="no further round begins that would exceed it")

@@ -24,6 +24,7 @@ from serving.host import available_cpus, cpu_model, describe_host
 from serving.operations.capacity import Capacity
 from serving.operations.settings import ServerSettings, write_settings
 from serving.operations.web import event_loop_factory
+from serving.tokenise import tokenise_without_threads
 
 ROUNDS = 3
 SECONDS_PER_ROUND = 1.0
@@ -76,6 +77,7 @@ def calibrate(
     Raises:
         UserError: the bundle was refused, or the file cannot be written.
     """
+    tokenise_without_threads()
     texts = read_golden(bundle_folder).texts
     cpus = available_cpus()
     in_flight = REQUESTS_PER_CPU * cpus

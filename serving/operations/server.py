@@ -32,14 +32,13 @@ from serving.operations.listen import listen, url_of
 from serving.operations.settings import ServerSettings
 from serving.operations.swap import Swapper
 from serving.operations.web import WebServer, web_config
+from serving.tokenise import tokenise_without_threads
 
 ENGINE_STOP_SECONDS = 1.0
 """For the lanes' last calls, after every request has its answer."""
 GPU_TOKENISERS = 2
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 4096, 16_384
 """Rows times longest of a shared call, at most; below that the cost model decides."""
-TOKENIZERS_PARALLELISM = "TOKENIZERS_PARALLELISM"
-"""The tokenizer's own threads: for one text they are two thread hops more than the lane's."""
 WATCH_SECONDS = 0.5
 FAILED_SECONDS = 5.0
 """How long a server whose lanes are lost still tells probes and clients so, before it ends."""
@@ -67,7 +66,7 @@ def serve(
     Raises:
         UserError: an address is not to be had, or the bundle was refused.
     """
-    os.environ.setdefault(TOKENIZERS_PARALLELISM, "false")
+    tokenise_without_threads()
     with contextlib.ExitStack() as sockets:
         listener = sockets.enter_context(listen(settings.host, settings.port))
         service = Service(bundle_folder, settings, listener, say=say, calibration=calibration)

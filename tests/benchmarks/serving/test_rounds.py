@@ -77,6 +77,17 @@ def test_every_round_has_all_that_the_table_compares(bench: Any, tmp_path: Path)
     assert rate == pytest.approx(EVEN_SHARE * HELD["peer"], rel=0.05)
 
 
+def test_servers_take_turns_at_every_step_of_the_search(bench: Any, tmp_path: Path) -> None:
+    """One whose whole search falls into a slow minute would look slow, and its rival fast."""
+    Rounds(bench, Store(tmp_path / "serving.json", {}), 10).run(0)
+    probes = [name for name, kind, _ in bench.measured if kind == "probe"]
+    shared = 2 * min(Counter(probes).values())
+    assert shared > 4
+    assert all(
+        {first, second} == set(HELD) for first, second in zip(probes[:shared:2], probes[1:shared:2], strict=True)
+    )
+
+
 def test_a_file_is_continued_not_measured_again(bench: Any, tmp_path: Path) -> None:
     """A run that was broken off goes on with the next cell."""
     for _ in range(2):

@@ -159,6 +159,26 @@ def test_a_body_that_is_too_large_is_told_so_at_once(server: RunningServer) -> N
             _send_for_seconds(client, 4)
 
 
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        (b"/livez", 200),
+        (b"/livez?a=/b%20c", 200),
+        (b"/liv%65z", 200),
+        (b"http://x/livez?a=b", 200),
+        (b"/livez%00", 404),
+        (b"/livez%ff", 404),
+        (b"*", 404),
+        (b"/liv\xc3\xa9z", 400),
+    ],
+)
+def test_every_form_of_a_target_is_understood_or_refused(server: RunningServer, target: bytes, status: int) -> None:
+    """Proxies send whole addresses, and some clients encode what need not be."""
+    with server.connect() as client:
+        client.sendall(b"GET " + target + b" HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert read_answers(client, 1)[0][0] == status
+
+
 def test_expect_continue_is_answered_by_the_refusal(server: RunningServer) -> None:
     """Curl asks before it sends a large body: a 100 here would invite it."""
     with server.connect() as client:

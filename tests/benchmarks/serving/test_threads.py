@@ -1,0 +1,58 @@
+"""CPU time by thread: whose it is, and what the table says of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.serving.threads import Window, main, render, thread_times
+
+BUSY = """
+import sys, threading, time
+
+def burn():
+    while time.thread_time() < 0.5:
+        pass
+    print("done", flush=True)
+    time.sleep(60)
+
+if sys.argv[1] == "first":
+    burn()
+threading.Thread(target=burn).start()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("who", ["first", "another"])
+def test_time_counts_for_the_thread_that_took_it(who: str) -> None:
+    """The event loop runs on the first one."""
+    with subprocess.Popen([sys.executable, "-c", BUSY, who], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"done\n"
+            times = thread_times(process.pid)
+        finally:
+            process.kill()
+    assert (times.loop >= 0.5, times.others >= 0.5) == (who == "first", who == "another")
+
+
+def test_the_table_compares_with_the_first_server_round_by_round() -> None:
+    """Windows of one round have the same texts, and nearly the same machine."""
+    windows = [
+        Window(server, number, loop + drift, 3.0 + drift)
+        for number, drift in enumerate((0.0, 1.0, 5.0))
+        for server, loop in (("before", 0.9), ("after", 0.7))
+    ]
+    first, second = render(windows).splitlines()[2:]
+    assert first == "| before | 1.900 | 4.000 | 5.900 |  |  |"
+    assert second == "| after | 1.700 | 4.000 | 5.700 | -0.200 (-0.200 to -0.200) | -0.200 (-0.200 to -0.200) |"
+
+
+def test_a_checkout_must_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The installed package would be measured in its place, and called a change."""
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--checkout", f"before={tmp_path}"])
+    assert "there is no folder 'serving' in it" in capsys.readouterr().err
