@@ -15,6 +15,8 @@ import contextlib
 import json
 import os
 import random
+import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -26,9 +28,11 @@ import msgspec
 from benchmarks.serving.generate import Generated, Plan
 from benchmarks.serving.measure import CORPUS, cpu_set, read_texts
 from benchmarks.serving.outcomes import median
-from benchmarks.serving.processes import PROC, ServerProcess, free_port, run_module
+from benchmarks.serving.processes import PROC, ServerProcess, free_port, members, read_process_table, run_module
 from benchmarks.serving.servers import OURS, Server, all_servers
 from benchmarks.serving.table import Interval, difference
+from benchmarks.serving.undisturbed import was_stolen
+from export.benchmark.conditions import Watch
 from serving.host import describe_host
 from serving.manifest import read_manifest
 
@@ -41,14 +45,16 @@ class Window(msgspec.Struct, frozen=True):
     Attributes:
         server: its name.
         round: in which it was measured.
-        loop_ms: of the process's first thread, where the event loop runs.
-        other_ms: of all other threads.
+        loop_ms: of the first process's first thread, where the event loop runs if the server is one process.
+        other_ms: of all other threads, and of the processes that it started.
+        steal_share: of the CPUs' time, taken away by the hypervisor meanwhile.
     """
 
     server: str
     round: int
     loop_ms: float
     other_ms: float
+    steal_share: float | None = None
 
     @property
     def total_ms(self) -> float:
@@ -63,20 +69,24 @@ class ThreadTimes(NamedTuple):
     others: float
 
 
-def thread_times(pid: int, proc: Path = PROC) -> ThreadTimes:
-    """CPU seconds of a process's first thread, and of its others; what has ended does not count."""
+def thread_times(root: int) -> ThreadTimes:
+    """CPU seconds of a process's first thread, and of all others that belong to it; what has ended does not count."""
     seconds = {}
-    for folder in (proc / str(pid) / "task").iterdir():
+    for pid in members(read_process_table(), root):
         with contextlib.suppress(OSError):  # it ended while we looked
-            seconds[int(folder.name)] = int((folder / "schedstat").read_text().split()[0]) / 1e9
-    first = seconds.pop(pid, 0.0)
+            for folder in (PROC / str(pid) / "task").iterdir():
+                seconds[int(folder.name)] = int((folder / "schedstat").read_text().split()[0]) / 1e9
+    first = seconds.pop(root, 0.0)
     return ThreadTimes(first, sum(seconds.values()))
 
 
 def render(windows: Sequence[Window]) -> str:
     """A table in Markdown: medians over rounds, and differences to the first server, paired by round."""
     names = list(dict.fromkeys(window.server for window in windows))
+    stolen = sum(was_stolen(window.steal_share) for window in windows)
     rows = [
+        f"Windows from which the hypervisor took CPU time away: {stolen} of {len(windows)}.",
+        "",
         "| server | event loop, ms | other threads, ms | together, ms | event loop more than the first | together |",
         "|---|--:|--:|--:|---|---|",
     ]
@@ -100,6 +110,7 @@ def _more(windows: Sequence[Window], name: str, first: str, field: str) -> str:
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, and write JSON and a table."""
     arguments = _parse(given)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # servers are stopped on the way out
     os.sched_setaffinity(0, arguments.client_cpus)
     bodies = [json.dumps({"text": text}) for text in read_texts([CORPUS])]
     windows: list[Window] = []
@@ -127,6 +138,8 @@ def _servers(arguments: argparse.Namespace) -> Iterator[Server]:
         precision=precision,
         limit_seconds=arguments.limit_ms / 1e3,
     )
+    if unknown := set(arguments.servers) - set(known):
+        raise SystemExit(f"no server {sorted(unknown)[0]!r}. Choose among: {', '.join(known)}")
     for name in arguments.servers:
         yield known[name]
     for name, folder in arguments.checkout:
@@ -165,15 +178,21 @@ def _measure(
     process.resume()
     try:
         _generate(plan, arguments)
+        watch = Watch(cpus=arguments.server_cpus | arguments.client_cpus)
         before = thread_times(process.pid)
         plan = msgspec.structs.replace(plan, rate=arguments.rate, seconds=arguments.seconds)
         answers = _generate(plan, arguments).summary.ok
         after = thread_times(process.pid)
+        steal_share = watch.conditions().steal_share
     finally:
         process.pause()
     per_answer = 1e3 / max(answers, 1)
     return Window(
-        server.name, number, (after.loop - before.loop) * per_answer, (after.others - before.others) * per_answer
+        server=server.name,
+        round=number,
+        loop_ms=(after.loop - before.loop) * per_answer,
+        other_ms=(after.others - before.others) * per_answer,
+        steal_share=steal_share,
     )
 
 

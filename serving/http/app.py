@@ -15,6 +15,7 @@ from serving.engine.contract import Engine
 from serving.http.answering import Answering
 from serving.http.cors import Origins
 from serving.http.errors import RESTART_SECONDS, Form, HttpError, explain, render, retry_after
+from serving.http.exchange import CLOSE
 from serving.http.inference_v2 import MODELS, InferenceV2Api
 from serving.http.keys import KeyRing
 from serving.http.logs import log_access, log_failure
@@ -184,7 +185,7 @@ def _cancelled(reason: str | None, is_sending: bool, form: Form) -> Reply:
     if reason == CLIENT_LEFT or is_sending:
         return Reply(CLIENT_GONE, b"", code=CLIENT_LEFT)
     if reason == REQUEST_TIMEOUT:
-        error = HttpError(408, reason, "the request did not arrive in time", [(b"connection", b"close")])
+        error = HttpError(408, reason, "the request did not arrive in time", [CLOSE])
     else:
         error = HttpError(503, "not_ready", "the server is stopping", [retry_after(RESTART_SECONDS)])
     status, body = render(error, form)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 CLOSE = (b"connection", b"close")
 """The header that ends a connection, in this spelling alone."""
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus}
+CHUNK_BYTES = 64
+"""What a part of a body costs beside its bytes: a client may send them one by one."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FAILURE = b"Internal Server Error"
 _FAILURE_HEADERS = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(_FAILURE)), CLOSE]
@@ -59,7 +61,7 @@ class Exchange:
     Attributes:
         scope: of ASGI.
         keep_alive: whether the connection outlives the answer.
-        num_waiting: bytes of the body that the application has not asked for yet.
+        num_waiting: bytes that the part of the body takes which the application has not asked for yet.
         more_body: whether some are still to come.
         disconnected: nobody waits for the answer.
         response_started: the application has begun to answer.
@@ -108,7 +110,7 @@ class Exchange:
     def feed(self, body: bytes) -> None:
         """A part of the body came."""
         self._chunks.append(body)
-        self.num_waiting += len(body)
+        self.num_waiting += len(body) + CHUNK_BYTES
         self._tell()
 
     def end_body(self) -> None:
@@ -119,6 +121,7 @@ class Exchange:
     def disconnect(self) -> None:
         """The client has left."""
         self.disconnected = True
+        self._chunks.clear()
         self._tell()
 
     def cancel(self) -> bool:
@@ -149,6 +152,7 @@ class Exchange:
 
         Raises:
             RuntimeError: another message, an answer in parts, or a header that would be several.
+            KeyError: a status that HTTP does not know, or a message without its parts.
         """
         connection = self._connection
         if connection.flow.write_paused and not self.disconnected:
@@ -170,6 +174,8 @@ class Exchange:
         self._is_running = True
         try:
             await app(self.scope, self.receive, self.send)  # type: ignore[arg-type]
+            if not (self.response_complete or self.disconnected):
+                logger.error("the application ended without a whole answer")
         except BaseException:  # whatever it is, the client gets an answer
             logger.exception("the application failed")
         finally:
@@ -179,8 +185,8 @@ class Exchange:
             self._fail()
 
     def _fail(self) -> None:
-        """Answer for an application that did not."""
-        if self.response_started:
+        """Answer for an application that did not; where that cannot be written, end the connection."""
+        if self.response_started or self._connection.flow.write_paused:
             self._connection.transport.close()
             return
         self.response_started = True
@@ -201,6 +207,7 @@ class Exchange:
         head = b"%b\r\n%b\r\n\r\n" % (_STATUS_LINES[self._start["status"]], lines)
         connection.transport.write(head if self.scope["method"] == "HEAD" else head + body)
         self.response_complete = True
+        self._chunks.clear()
         self._tell()
         if not self.keep_alive:
             connection.transport.close()

@@ -75,12 +75,12 @@ class LimitedProtocol(HttpToolsProtocol):
     refused: ClassVar[Callable[[int, str], None]]
     sweep: ClassVar[asyncio.TimerHandle | None]
     sweep_due: ClassVar[float]
-    _last: Exchange
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to watch; one connection too many is told so as soon as it speaks."""
         super().connection_made(transport)
         self._open: deque[Exchange] = deque()
+        self._last: Exchange | None = None
         self._since: float | None = self.loop.time()
         self._blocked_since: float | None = None
         self._idle_since: float | None = None
@@ -100,6 +100,7 @@ class LimitedProtocol(HttpToolsProtocol):
             exchange.disconnect()
             _cancel(exchange, CLIENT_LEFT)
         self._open.clear()
+        self._last = None  # it knows its connection
 
     def shutdown(self) -> None:
         """Close as soon as what has begun is answered, be it the half of a head."""
@@ -152,9 +153,9 @@ class LimitedProtocol(HttpToolsProtocol):
         if len(self._open) >= MAX_PIPELINED:
             self.transport.abort()
             return
+        self._last = exchange = self._make_exchange()
         self._in_head = False
         self._in_body = True
-        self._last = exchange = self._make_exchange()
         self._open.append(exchange)
         if len(self._open) == 1:
             exchange.begin(self.app)
@@ -164,17 +165,20 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A part of the body; nobody asks for what comes after the answer."""
         exchange = self._last
-        if not exchange.response_complete:
+        if exchange is not None and not exchange.response_complete:
             exchange.feed(body)
             if exchange.num_waiting > HIGH_WATER_LIMIT:
                 self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
         """The request is complete: from now on the time is ours."""
-        self._last.end_body()
+        if self._last is not None:
+            self._last.end_body()
         self._since = None
         self._in_head = False
         self._in_body = False
+        if not self._open:  # it was answered before its end
+            self._idle_since = self.loop.time()
 
     def on_response_complete(self) -> None:
         """Answers leave in the order of the requests; the sweep closes a connection that then stays silent."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import uvicorn
 
+from serving.http.exchange import CLOSE
 from serving.operations.listen import refuse_new
 
 HANDSHAKE_SECONDS = 0.25
@@ -92,9 +93,8 @@ class WebServer(uvicorn.Server):
         await self.lifespan.shutdown()
 
     async def _ask_clients_to_close(self) -> None:
-        header = (b"connection", b"close")
-        self.server_state.default_headers.append(header)  # of answers that have begun
-        self.config.encoded_headers = [*self.config.encoded_headers, header]
+        self.server_state.default_headers.append(CLOSE)  # uvicorn's own cycles hold the list, ours look it up
+        self.config.encoded_headers = [*self.config.encoded_headers, CLOSE]
         await self.on_tick(0)
 
     async def _finish_requests(self) -> None:
@@ -104,6 +104,7 @@ class WebServer(uvicorn.Server):
         for connection in list(self.server_state.connections):
             connection.shutdown()  # closes idle ones; a busy one closes after its answer
         await self._wait_until(lambda: not (self.server_state.connections or self.server_state.tasks), end)
+        await asyncio.sleep(0)  # a task that is cancelled before its first step could not say so
         if left := list(self.server_state.tasks):
             logger.warning("%d request(s) were not answered within drain_seconds and are given up", len(left))
             for task in left:

@@ -142,11 +142,14 @@ def test_a_body_of_nothing_but_chunk_sizes_is_cut_off(
         assert is_reset_or_closed(client)
 
 
-def test_what_is_no_http_is_no_answer_to_the_request_before_it(server: RunningServer, engine: DummyEngine) -> None:
+@pytest.mark.parametrize("garbage", [b"garbage\r\n\r\n", b"GET http://x HTTP/1.1\r\nhost: x\r\n\r\n"])
+def test_what_is_no_http_is_no_answer_to_the_request_before_it(
+    server: RunningServer, engine: DummyEngine, garbage: bytes
+) -> None:
     """The client takes the first answer that comes for that of its first request."""
     engine.delay_seconds = 0.2
     with server.connect() as client:
-        client.sendall(post() + b"garbage\r\n\r\n")
+        client.sendall(post() + garbage)
         assert is_reset_or_closed(client)
 
 
@@ -192,7 +195,7 @@ def test_expect_continue_is_answered_by_the_refusal(server: RunningServer) -> No
 
 
 def test_head_requests_have_a_head_and_no_body(server: RunningServer) -> None:
-    """The head waits for a body in order to leave with it: here none comes."""
+    """What stood after the head would be taken for the next answer."""
     with server.connect() as client:
         client.sendall(b"HEAD /livez HTTP/1.1\r\nhost: x\r\n\r\n")
         assert client.recv(65_536).endswith(b"\r\n\r\n")

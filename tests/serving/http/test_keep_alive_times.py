@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 from uvicorn.server import ServerState
@@ -32,3 +34,46 @@ def test_an_idle_connection_is_kept_for_its_time_and_then_closed() -> None:
     with asyncio.Runner(loop_factory=StillLoop) as runner:
         loop: Any = runner.get_loop()
         runner.run(scene(loop))
+
+
+def test_a_connection_whose_request_was_answered_before_its_end_is_closed_too() -> None:
+    """Two thousand of these, and nobody else finds a place."""
+
+    async def scene(loop: StillLoop) -> None:
+        connection, wire = connection_of(loop, ServerState(), protocol_class(LIMITS))
+        connection.data_received(post(b"", "/nowhere", length=1))
+        await loop.pass_by(SWEEP_SECONDS)
+        assert wire.received.startswith(b"HTTP/1.1 404")
+        connection.data_received(b"x")
+        await loop.pass_by(LIMITS.idle_seconds - SWEEP_SECONDS)
+        assert wire.end == ""
+        await loop.pass_by(3 * SWEEP_SECONDS)
+        assert wire.end == "closed"
+        connection.connection_lost(None)
+        await loop.pass_by(2 * SWEEP_SECONDS)
+
+    with asyncio.Runner(loop_factory=StillLoop) as runner:
+        loop: Any = runner.get_loop()
+        runner.run(scene(loop))
+
+
+def test_a_connection_that_is_lost_leaves_memory_at_once() -> None:
+    """With its last request: the server looks for circles seldom."""
+
+    async def scene(loop: StillLoop) -> None:
+        connection, _ = connection_of(loop, ServerState(), protocol_class(LIMITS))
+        connection.data_received(post())
+        await loop.pass_by(2 * SWEEP_SECONDS)
+        connection.connection_lost(None)
+        await loop.pass_by(2 * SWEEP_SECONDS)
+        watched = weakref.ref(connection)
+        del connection, _
+        assert watched() is None
+
+    gc.disable()
+    try:
+        with asyncio.Runner(loop_factory=StillLoop) as runner:
+            loop: Any = runner.get_loop()
+            runner.run(scene(loop))
+    finally:
+        gc.enable()
