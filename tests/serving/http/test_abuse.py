@@ -194,6 +194,15 @@ def test_expect_continue_is_answered_by_the_refusal(server: RunningServer) -> No
         assert read_answers(client, 1)[0][0] == 200
 
 
+def test_clients_of_http_1_0_are_answered_and_left(server: RunningServer) -> None:
+    """Also those that would stay: what keeps such a connection open is no part of that protocol."""
+    with server.connect() as client:
+        client.sendall(b"GET /livez HTTP/1.0\r\nconnection: keep-alive\r\n\r\n")
+        answer = read_all(client)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\nconnection: close\r\n" in answer
+
+
 def test_head_requests_have_a_head_and_no_body(server: RunningServer) -> None:
     """What stood after the head would be taken for the next answer."""
     with server.connect() as client:

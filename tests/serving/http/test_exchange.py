@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import sys
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -262,6 +263,21 @@ def test_a_body_comes_as_far_as_it_is_there() -> None:
     run(scenario)
     assert [message.get("body") for message in seen] == [b"one two ", b"three", None]
     assert seen[-1] == {"type": "http.disconnect"}
+
+
+def test_a_body_that_nobody_wanted_is_not_kept() -> None:
+    """A kept-alive connection would hold it until its next request."""
+
+    async def scenario(connection: Connection) -> None:
+        body = bytes(1000)
+        references = sys.getrefcount(body)
+        exchange = connection.exchange()
+        exchange.feed(body)
+        assert sys.getrefcount(body) == references + 1
+        await connection.answer(exchange, answers)
+        assert sys.getrefcount(body) == references
+
+    run(scenario)
 
 
 def test_who_waits_for_a_body_is_told_that_the_client_left() -> None:

@@ -7,6 +7,7 @@ import gc
 import weakref
 from typing import Any
 
+import pytest
 from uvicorn.server import ServerState
 
 from serving.http.protocol_limits import SWEEP_SECONDS, protocol_class
@@ -49,6 +50,28 @@ def test_a_connection_whose_request_was_answered_before_its_end_is_closed_too() 
         assert wire.end == ""
         await loop.pass_by(3 * SWEEP_SECONDS)
         assert wire.end == "closed"
+        connection.connection_lost(None)
+        await loop.pass_by(2 * SWEEP_SECONDS)
+
+    with asyncio.Runner(loop_factory=StillLoop) as runner:
+        loop: Any = runner.get_loop()
+        runner.run(scene(loop))
+
+
+@pytest.mark.parametrize(
+    ("sent", "is_held_up"),
+    [(post(bytes(100_000)), True), (2 * post(), True), (post(bytes(2_000)), False)],
+    ids=["much", "two", "little"],
+)
+def test_a_client_that_sends_more_than_is_wanted_is_held_up(sent: bytes, is_held_up: bool) -> None:
+    """What it sends would wait in memory; once its request is looked at, it may go on."""
+
+    async def scene(loop: StillLoop) -> None:
+        connection, wire = connection_of(loop, ServerState(), protocol_class(LIMITS))
+        connection.data_received(sent)
+        assert wire.is_paused == is_held_up
+        await loop.pass_by(SWEEP_SECONDS)
+        assert not wire.is_paused
         connection.connection_lost(None)
         await loop.pass_by(2 * SWEEP_SECONDS)
 

@@ -43,6 +43,15 @@ class Wire(asyncio.Transport):
         super().__init__({"peername": ("client", 1), "sockname": ("server", 2)})
         self.received = b""
         self.end = ""
+        self.is_paused = False
+
+    def pause_reading(self) -> None:
+        """The client is to wait."""
+        self.is_paused = True
+
+    def resume_reading(self) -> None:
+        """And to go on."""
+        self.is_paused = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Keep what the client would read."""
@@ -59,12 +68,6 @@ class Wire(asyncio.Transport):
     def abort(self) -> None:
         """At once."""
         self.end = self.end or "aborted"
-
-    def pause_reading(self) -> None:
-        """Never needed here."""
-
-    def resume_reading(self) -> None:
-        """Never needed here."""
 
 
 Act = Callable[[LimitedProtocol], None]
