@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.serving.processes import members, read_process_table
-from benchmarks.serving.threads import Window, main, render, thread_times
+from benchmarks.serving.threads import ThreadTimes, Window, main, render, thread_times
 
 BUSY = """
 import sys, threading, time
@@ -29,30 +29,29 @@ time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("who", ["first", "another"])
-def test_time_counts_for_the_thread_that_took_it(who: str) -> None:
-    """The event loop runs on the first one."""
-    with subprocess.Popen([sys.executable, "-c", BUSY, who], stdout=subprocess.PIPE) as process:
+def times_of(program: str, *arguments: str) -> ThreadTimes:
+    """What a program took until it said that it was done."""
+    with subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == b"done\n"
-            times = thread_times(process.pid)
+            return thread_times(process.pid)
         finally:
-            process.kill()
+            for pid in members(read_process_table(), process.pid):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("who", ["first", "another"])
+def test_time_counts_for_the_thread_that_took_it(who: str) -> None:
+    """The event loop runs on the first one."""
+    times = times_of(BUSY, who)
     assert (times.loop >= 0.5, times.others >= 0.5) == (who == "first", who == "another")
 
 
 def test_time_of_the_processes_that_a_server_starts_is_its_own() -> None:
     """A server whose workers are processes would look as if it computed nothing."""
     parent = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1], 'first'])"
-    with subprocess.Popen([sys.executable, "-c", parent, BUSY], stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"done\n"
-            times = thread_times(process.pid)
-        finally:
-            for pid in members(read_process_table(), process.pid):
-                os.kill(pid, signal.SIGKILL)
+    times = times_of(parent, BUSY)
     assert times.others >= 0.5 > times.loop
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -13,6 +14,17 @@ from uvicorn.server import ServerState
 from serving.http.protocol_limits import SWEEP_SECONDS, protocol_class
 from tests.serving.http.test_time_limits import LIMITS, StillLoop, connection_of
 from tests.serving.http.wire import post
+
+
+def play(scene: Callable[[StillLoop], Awaitable[None]]) -> None:
+    """A scene on a loop of its own."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        await scene(loop)
+
+    with asyncio.Runner(loop_factory=StillLoop) as runner:
+        runner.run(main())
 
 
 def test_an_idle_connection_is_kept_for_its_time_and_then_closed() -> None:
@@ -32,9 +44,7 @@ def test_an_idle_connection_is_kept_for_its_time_and_then_closed() -> None:
         connection.connection_lost(None)
         await loop.pass_by(2 * SWEEP_SECONDS)
 
-    with asyncio.Runner(loop_factory=StillLoop) as runner:
-        loop: Any = runner.get_loop()
-        runner.run(scene(loop))
+    play(scene)
 
 
 def test_a_connection_whose_request_was_answered_before_its_end_is_closed_too() -> None:
@@ -53,9 +63,7 @@ def test_a_connection_whose_request_was_answered_before_its_end_is_closed_too() 
         connection.connection_lost(None)
         await loop.pass_by(2 * SWEEP_SECONDS)
 
-    with asyncio.Runner(loop_factory=StillLoop) as runner:
-        loop: Any = runner.get_loop()
-        runner.run(scene(loop))
+    play(scene)
 
 
 @pytest.mark.parametrize(
@@ -75,9 +83,7 @@ def test_a_client_that_sends_more_than_is_wanted_is_held_up(sent: bytes, is_held
         connection.connection_lost(None)
         await loop.pass_by(2 * SWEEP_SECONDS)
 
-    with asyncio.Runner(loop_factory=StillLoop) as runner:
-        loop: Any = runner.get_loop()
-        runner.run(scene(loop))
+    play(scene)
 
 
 def test_a_connection_that_is_lost_leaves_memory_at_once() -> None:
@@ -95,8 +101,6 @@ def test_a_connection_that_is_lost_leaves_memory_at_once() -> None:
 
     gc.disable()
     try:
-        with asyncio.Runner(loop_factory=StillLoop) as runner:
-            loop: Any = runner.get_loop()
-            runner.run(scene(loop))
+        play(scene)
     finally:
         gc.enable()
