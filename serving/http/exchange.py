@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from serving.http.request import Message
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 CLOSE = (b"connection", b"close")
 """The header that ends a connection, in this spelling alone."""
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus}
 CHUNK_BYTES = 64
 """What a part of a body costs beside its bytes: a client may send them one by one."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -204,7 +204,7 @@ class Exchange:
         lines = b"\r\n".join(map(b": ".join, headers))
         if lines.count(b"\n") + lines.count(b"\r") != 2 * len(headers) - 2:
             raise RuntimeError("a header of the answer holds a line break")
-        head = b"%b\r\n%b\r\n\r\n" % (_STATUS_LINES[self._start["status"]], lines)
+        head = b"%b%b\r\n\r\n" % (STATUS_LINE[self._start["status"]], lines)
         connection.transport.write(head if self.scope["method"] == "HEAD" else head + body)
         self.response_complete = True
         self._chunks.clear()

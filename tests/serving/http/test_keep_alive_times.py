@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import weakref
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 from uvicorn.server import ServerState
 
 from serving.http.protocol_limits import SWEEP_SECONDS, protocol_class
-from tests.serving.http.test_time_limits import LIMITS, StillLoop, connection_of
+from tests.serving.http.test_time_limits import LIMITS, StillLoop, connection_of, play
 from tests.serving.http.wire import post
-
-
-def play(scene: Callable[[StillLoop], Awaitable[None]]) -> None:
-    """A scene on a loop of its own."""
-
-    async def main() -> None:
-        loop: Any = asyncio.get_running_loop()
-        await scene(loop)
-
-    with asyncio.Runner(loop_factory=StillLoop) as runner:
-        runner.run(main())
 
 
 def test_an_idle_connection_is_kept_for_its_time_and_then_closed() -> None:

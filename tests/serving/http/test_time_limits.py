@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -93,6 +93,17 @@ def connection_of(loop: StillLoop, state: ServerState, kind: Any) -> tuple[Any, 
     return connection, wire
 
 
+def play(scene: Callable[[StillLoop], Awaitable[None]]) -> None:
+    """A scene on a loop of its own."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        await scene(loop)
+
+    with asyncio.Runner(loop_factory=StillLoop) as runner:
+        runner.run(main())
+
+
 @pytest.mark.parametrize(
     ("act", "seconds", "end", "told"),
     [
@@ -118,9 +129,7 @@ def test_a_connection_lasts_as_long_as_the_settings_say(act: Act, seconds: float
         await loop.pass_by(2 * SWEEP_SECONDS)
         assert (ends, wire.received[: len(told)]) == (["", end], told)
 
-    with asyncio.Runner(loop_factory=StillLoop) as runner:
-        loop: Any = runner.get_loop()
-        runner.run(scene(loop))
+    play(scene)
 
 
 @pytest.mark.parametrize(
@@ -145,9 +154,7 @@ def test_a_pause_of_the_server_is_not_the_clients(act: Act) -> None:
         assert ends[0] == ""
         assert ends[1] != "", "the time after it is"
 
-    with asyncio.Runner(loop_factory=StillLoop) as runner:
-        loop: Any = runner.get_loop()
-        runner.run(scene(loop))
+    play(scene)
 
 
 def test_a_connection_too_many_lasts_a_moment() -> None:
@@ -164,9 +171,7 @@ def test_a_connection_too_many_lasts_a_moment() -> None:
             connection.connection_lost(None)
         await loop.pass_by(2 * SWEEP_SECONDS)
 
-    with asyncio.Runner(loop_factory=StillLoop) as runner:
-        loop: Any = runner.get_loop()
-        runner.run(scene(loop))
+    play(scene)
 
 
 @pytest.mark.parametrize("num_sent", [0, 20, len(post()) - 3], ids=["nothing", "half a head", "half a body"])
@@ -187,6 +192,4 @@ def test_at_the_end_what_a_client_has_begun_to_send_is_answered(num_sent: int) -
         connection.connection_lost(None)
         await loop.pass_by(2 * SWEEP_SECONDS)
 
-    with asyncio.Runner(loop_factory=StillLoop) as runner:
-        loop: Any = runner.get_loop()
-        runner.run(scene(loop))
+    play(scene)
