@@ -25,6 +25,8 @@ PRIMING_SECONDS = 0.3
 PRIMING_RATE = 40.0
 RECOVERY_SECONDS = 20.0
 RECOVERED_ANSWERS = 3
+CLOSED_LOOPS = ("closed", "guess")
+"""Kinds of cells that have no rate."""
 
 
 @dataclass(frozen=True)
@@ -111,15 +113,15 @@ class Bench:
 
         Args:
             name: of the server.
-            kind: "closed" measures without a rate, with four requests under way.
+            kind: those of `CLOSED_LOOPS` measure without a rate, with four requests under way.
             rate: requests per second.
             round_number: the same texts and times (but for the rate) in all cells of a kind in a round.
         """
         seconds = self.setting.seconds
-        if kind != "closed":
+        if kind not in CLOSED_LOOPS:
             seconds = min(max(seconds, self.setting.min_samples / rate), 3 * seconds)
         plan = self._plan(name, rate=rate, seconds=seconds, seed=1000 * round_number + _seed_of(kind))
-        if kind == "closed":
+        if kind in CLOSED_LOOPS:
             plan = msgspec.structs.replace(plan, mode="closed", seconds=self.closed_seconds)
 
         def measure() -> tuple[Generated, float | None]:
@@ -227,5 +229,5 @@ class Bench:
 
 
 def _seed_of(kind: str) -> int:
-    kinds = ("closed", "probe", "even", "overload-3", "overload-10")
+    kinds = ("closed", "probe", "even", "overload-3", "overload-10", "guess")
     return kinds.index(kind)

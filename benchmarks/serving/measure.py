@@ -4,8 +4,8 @@
 
 Rounds are interleaved. In each, the servers in random order: the highest rate at which 99% of all requests
 sent are answered within the limit (p99 <= 50 ms, a refusal counts as a miss), searched for by turns, then goodput at 3
-and at 10 times that rate. Then CPU per request of every server, and per text of the bare tokenise-and-run loop: at
-one common rate, and at full load (four requests under way, the loop without a pause). With `--cpu-rate` only the CPU is
+and at 10 times that rate. Then CPU per request of every server, and per text of the bare tokenise-and-run loop right beside
+ours: at full load (four requests under way, the loop without a pause), and at one common rate. With `--cpu-rate` only the CPU is
 measured, in rounds that take a tenth of the time. All other servers are stopped by signal meanwhile. The file is
 written after every cell; the same command continues it.
 Measure on a machine that does nothing else. A cell with a late generator is made again, and so is one in which a
@@ -32,7 +32,7 @@ from typing import Any
 from benchmarks.serving.bench import Bench, Setting
 from benchmarks.serving.outcomes import median
 from benchmarks.serving.search import RateSearch
-from benchmarks.serving.servers import Server, all_servers
+from benchmarks.serving.servers import OURS, Server, all_servers
 from benchmarks.serving.store import Cell, Store
 from benchmarks.serving.table import render
 from benchmarks.serving.undisturbed import was_stolen
@@ -76,17 +76,20 @@ class Rounds:
             with self._turn(name):
                 for factor in OVERLOADS if peak else ():
                     self._cell(f"{number}/{name}/overload-{factor}", name, f"overload-{factor}", factor * peak, number)
-        rate = self.even_rate()
-        for name in ["bare", *names] if number % 2 else [*names, "bare"]:
+        beside_ours = names.index(OURS) + number % 2 if OURS in names else 0
+        names.insert(beside_ours, "bare")
+        self._compare_cpu(names, number, "closed", 0.0)
+        if rate := self.even_rate():
+            self._compare_cpu(names, number, "even", rate)
+
+    def _compare_cpu(self, names: Sequence[str], number: int, kind: str, rate: float) -> None:
+        """CPU of every server and of the bare loop, which comes right before or after ours: speed drifts."""
+        for name in names:
             if name == "bare":
-                self._bare(number, None)
-                if rate:
-                    self._bare(number, rate)
+                self._bare(number, rate or None)
                 continue
             with self._turn(name):
-                self._closed(name, number)
-                if rate:
-                    self._cell(f"{number}/{name}/even", name, "even", rate, number)
+                self._cell(f"{number}/{name}/{kind}", name, kind, rate, number)
 
     def even_rate(self) -> float:
         """The rate at which CPU per request is compared; 0 when no server has a peak yet."""
@@ -121,7 +124,7 @@ class Rounds:
         if earlier:
             return median(earlier)
         with self._turn(name):
-            closed = self._closed(name, number)
+            closed = self._cell(f"{number}/{name}/guess", name, "guess", 0.0, number)
         answered = closed.summary.ok / self._bench.closed_seconds if closed.summary else 0.0
         return CLOSED_SHARE * max(answered, 1.0)
 
@@ -134,9 +137,6 @@ class Rounds:
             self._store.add(key, self._bench.measure(name, kind, rate, number))
             _report(key, self._store.cells[key])
         return self._store.cells[key]
-
-    def _closed(self, name: str, number: int) -> Cell:
-        return self._cell(f"{number}/{name}/closed", name, "closed", 0.0, number)
 
     def _bare(self, number: int, rate: float | None) -> None:
         key = f"{number}/bare" if rate is None else f"{number}/bare-even"

@@ -18,7 +18,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         round: number of the round; cells of one round were measured within minutes of one another.
         server: its name, or "bare".
-        kind: closed, probe, even (the same rate for all), overload-3, overload-10, bare (without a pause) or bare-even.
+        kind: guess (where a search begins), probe, overload-3, overload-10, closed, even (the same rate for all), bare
+            (without a pause) or bare-even.
         rate: requests per second asked for; for the bare loop the texts per second reached.
         cpu_ms: CPU milliseconds of the server's processes per answer (for the bare loop: per text).
         recovery_seconds: after an overload, until it answered within the limit again; None: it did not.

@@ -77,6 +77,18 @@ def test_every_round_has_all_that_the_table_compares(bench: Any, tmp_path: Path)
     assert rate == pytest.approx(EVEN_SHARE * HELD["peer"], rel=0.05)
 
 
+def test_the_bare_loop_is_measured_beside_our_server(bench: Any, tmp_path: Path) -> None:
+    """The machine changes its speed within minutes: what is subtracted must come from the same one."""
+    rounds = Rounds(bench, Store(tmp_path / "cpu.json", {}), 10, cpu_rate=38.0)
+    for number in range(4):
+        rounds.run(number)
+    order = [(name, kind.removeprefix("bare").strip("-")) for name, kind, _ in bench.measured]
+    for place, (name, kind) in enumerate(order):
+        if name == "bare":
+            ours = "compressor", kind or "closed"
+            assert ours in order[max(place - 1, 0) : place + 2]
+
+
 def test_servers_take_turns_at_every_step_of_the_search(bench: Any, tmp_path: Path) -> None:
     """One whose whole search falls into a slow minute would look slow, and its rival fast."""
     Rounds(bench, Store(tmp_path / "serving.json", {}), 10).run(0)
