@@ -7,6 +7,7 @@ cannot disagree about what a row of logits says.
 from __future__ import annotations
 
 import math
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from serving.manifest import TaskSpec
 DEFAULT_THRESHOLD = 0.5
 MANY_LABELS = 64
 """From so many on, arrays are faster than a loop over the labels of one text."""
+_SCORE = itemgetter(1)
 
 
 def probabilities(logits: ArrayLike, task: TaskSpec) -> NDArray[np.float64]:
@@ -90,7 +92,7 @@ def answer_rows(logits: ArrayLike, task: TaskSpec, top_k: int | None = None) -> 
     if top_k is not None and top_k < 1:
         raise UserError(f"top_k is {top_k}; it is the number of labels to show, at least 1. Leave it out for all")
     if task.type == "classification" and len(task.labels) < MANY_LABELS:
-        return [_choose(row, task, top_k) for row in np.asarray(logits, dtype=np.float64).tolist()]
+        return [_choose(row, task, top_k) for row in np.asarray(logits).tolist()]
     decisions = decide(logits, task).tolist()
     if task.type == "regression":
         return [{"value": value} for value in decisions]
@@ -117,8 +119,9 @@ def _choose(logits: list[float], task: TaskSpec, top_k: int | None) -> dict[str,
     powers = [math.exp((logit - highest) / temperature) for logit in logits]
     total = sum(powers)
     values = [power / total for power in powers]
-    order = sorted(range(len(values)), key=values.__getitem__, reverse=True)  # stable: equal scores in label order
-    return _answer(logits.index(highest), values, order[:top_k], task)
+    decision = logits.index(highest)
+    ranked = sorted(zip(task.labels, values, strict=True), key=_SCORE, reverse=True)  # stable: equals in label order
+    return {"label": task.labels[decision], "score": values[decision], "scores": dict(ranked[:top_k])}
 
 
 def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

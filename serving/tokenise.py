@@ -63,6 +63,10 @@ class TextEncoder:
         tokenizer.enable_truncation(inputs.max_length, direction=inputs.truncation_side)
         self.inputs = inputs
         self._tokenizer = tokenizer
+        self._zeros = np.zeros((1, inputs.max_length), dtype=np.int64)
+        self._ones = np.ones((1, inputs.max_length), dtype=np.int64)
+        for constant in (self._zeros, self._ones):
+            constant.flags.writeable = False
 
     @classmethod
     def load(cls, path: Path, inputs: InputSpec) -> TextEncoder:
@@ -111,12 +115,18 @@ class TextEncoder:
 
     def _alone(self, encoding: Encoding) -> dict[str, NDArray[np.int64]]:
         """The graph's inputs for one text, which needs no padding."""
-        arrays = {"input_ids": np.array([encoding.input_ids], dtype=np.int64)}
-        if "attention_mask" in self.inputs.names:
-            arrays["attention_mask"] = np.ones((1, len(encoding)), dtype=np.int64)
-        if "token_type_ids" in self.inputs.names:
-            arrays["token_type_ids"] = np.array([encoding.token_type_ids], dtype=np.int64)
-        return {name: arrays[name] for name in self.inputs.names}
+        length = len(encoding.input_ids)
+        arrays = {}
+        for name in self.inputs.names:
+            if name == "input_ids":
+                arrays[name] = np.array([encoding.input_ids], dtype=np.int64)
+            elif name == "attention_mask":
+                arrays[name] = self._ones[:, :length]
+            elif any(encoding.token_type_ids):
+                arrays[name] = np.array([encoding.token_type_ids], dtype=np.int64)
+            else:
+                arrays[name] = self._zeros[:, :length]
+        return arrays
 
     def _check(self, index: int, text: tuple[str, ...]) -> None:
         columns = self.inputs.text_columns
@@ -129,9 +139,9 @@ class TextEncoder:
         for part, column in zip(text, columns, strict=True):
             if not isinstance(part, str):
                 raise UserError(f"text {index} is no string but {part!r} ({column}). Give text.")
-            if not part.strip():
+            if not part or part.isspace():
                 raise UserError(f"text {index} is empty ({column}). Give at least one character that is no space.")
-            if not _is_unicode(part):
+            if not (part.isascii() or _is_unicode(part)):
                 raise UserError(f"text {index} is not valid Unicode ({column}). Give it in UTF-8.")
 
 

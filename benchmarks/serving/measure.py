@@ -4,10 +4,10 @@
 
 Rounds are interleaved. In each, the servers in random order: the highest rate at which 99% of all requests
 sent are answered within the limit (p99 <= 50 ms, a refusal counts as a miss), searched for by turns, then goodput at 3
-and at 10 times that rate. Then CPU per request of every server, and per text of the bare tokenise-and-run loop right beside
-ours: at full load (four requests under way, the loop without a pause), and at one common rate. With `--cpu-rate` only the CPU is
-measured, in rounds that take a tenth of the time. All other servers are stopped by signal meanwhile. The file is
-written after every cell; the same command continues it.
+and at 10 times that rate. Then CPU per request of every server, and per text of the bare tokenise-and-run loop right
+beside ours: at full load (four requests under way, the loop without a pause), and at one common rate. With
+`--cpu-rate` only the CPU is measured, in rounds that take a tenth of the time. All other servers are stopped by signal
+meanwhile. The file is written after every cell; the same command continues it.
 Measure on a machine that does nothing else. A cell with a late generator is made again, and so is one in which a
 hypervisor took CPU time away; what stays disturbed is named above the table.
 """

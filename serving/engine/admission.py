@@ -74,7 +74,7 @@ class Admission:
             Overloaded: the queue is full, or its deadline or an admitted one could not be met.
         """
         scheduler = self._scheduler
-        tokens = sum(item.tokens for item in ticket.items)
+        tokens = ticket.tokens
         if tokens > self.queue_tokens:
             raise UserError(
                 f"the request has about {tokens} tokens, but at most {self.queue_tokens} may wait at once. "

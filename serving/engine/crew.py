@@ -16,7 +16,7 @@ from serving.engine.schedule import Scheduler
 from serving.engine.served import FAILURES_BEFORE_PROBE, Served
 from serving.engine.tickets import Ticket
 
-WATCH_SECONDS = 0.25
+WATCH_SECONDS = 1.0
 LOSSES_PER_LANE = 2
 """Lanes given up in a row, without an answer between them, after which the engine has failed."""
 
@@ -79,7 +79,10 @@ class Crew:
                 self.counters["requests_overloaded" if isinstance(refusal, Overloaded) else "requests_expired"] += 1
                 raise
             self._orders.add(order)
-            return [self._idle.pop() for _ in range(min(len(self._idle), len(order.ticket.items)))]
+            num_left = max(len(self._idle) - len(order.ticket.items), 0)
+            woken = self._idle[num_left:]
+            del self._idle[num_left:]
+            return woken
 
     def drop(self, order: Order, counter: str) -> bool:
         """Forget an order that nobody waits for; False when its answer was already on its way."""
@@ -140,13 +143,15 @@ class Crew:
             if not is_over:
                 endings += self._take(lane)
             call = lane.call
-        tell(endings)
+        if endings:
+            tell(endings)
         if is_over:
             if done is not None and done.outcome.is_broken:
                 self.fail_all(LaneFailed("the model fails on every text"))
             return False
         if call is not None:
-            self._gather(call)
+            if call.served.costs.merges and self._scheduler.max_rows > 1:
+                self._gather(call)
             self._run(call)
         return True
 
@@ -175,8 +180,6 @@ class Crew:
 
     def _gather(self, call: Call) -> None:
         """Let waiting texts join a call, where that saves time; only then are lengths needed beforehand."""
-        if not call.served.costs.merges or self._scheduler.max_rows == 1:
-            return
         (first,) = call.items
         with self._lock:
             waiting = self._scheduler.waiting(first)

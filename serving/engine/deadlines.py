@@ -32,10 +32,10 @@ class Deadlines:
     def watch(self, order: Order) -> None:
         """Expire an order at its deadline, unless `forget` comes first."""
         self._open.add(order)
-        if order.loop is not self._loop:
-            self._loop, self._due = order.loop, math.inf
+        if order.mailbox.loop is not self._loop:
+            self._loop, self._due = order.mailbox.loop, math.inf
         if order.work.deadline < self._due:
-            self._arm(order.loop, order.work.deadline)
+            self._arm(order.mailbox.loop, order.work.deadline)
 
     def forget(self, order: Order) -> None:
         """Watch an order no more; the timer stays, and finds nothing to do."""
@@ -50,6 +50,8 @@ class Deadlines:
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer, self._due = None, math.inf
+        if not self._open:
+            return
         now = time.monotonic()
         for order in [order for order in self._open if order.work.deadline <= now]:
             self._expire(order)

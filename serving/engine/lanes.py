@@ -34,18 +34,15 @@ class Outcome:
         rows: per item, the logits or the failure.
         seconds: of the calls of the model that came to an end.
         kinds: a counter's name for each exception on the way.
+        has_answer: whether any text was answered.
         is_broken: the model fails on known text too.
     """
 
     rows: list[Rows | LaneFailed]
     seconds: float = 0.0
     kinds: list[str] = field(default_factory=list)
+    has_answer: bool = False
     is_broken: bool = False
-
-    @property
-    def has_answer(self) -> bool:
-        """Whether any text was answered."""
-        return any(not isinstance(row, LaneFailed) for row in self.rows)
 
 
 NOT_ENDED = Outcome([])
@@ -140,6 +137,7 @@ def _perform(call: Call, items: Sequence[Item], outcome: Outcome) -> None:
         for item in items:
             _perform(call, [item], outcome)
         return
+    outcome.has_answer = True
     if len(items) == 1:
         outcome.rows.append(outputs)
         return

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.engine.contract import Answered, Work
+from serving.engine.endings import Mailbox
 from serving.engine.served import Served
 from serving.engine.tickets import Item, Ticket
 from serving.manifest import TaskSpec
@@ -26,7 +27,7 @@ class Order:
         "encodings",
         "future",
         "is_settled",
-        "loop",
+        "mailbox",
         "num_left",
         "rows",
         "run_seconds",
@@ -38,7 +39,9 @@ class Order:
         "work",
     )
 
-    def __init__(self, work: Work, served: Served, tasks: tuple[TaskSpec, ...], admitted: float) -> None:
+    def __init__(
+        self, work: Work, served: Served, tasks: tuple[TaskSpec, ...], admitted: float, mailbox: Mailbox | None = None
+    ) -> None:
         """Take a request in; its ticket has estimated lengths.
 
         Args:
@@ -46,14 +49,15 @@ class Order:
             served: the bundle that answers it, whatever is swapped in later.
             tasks: the wanted ones.
             admitted: `time.monotonic()` seconds.
+            mailbox: brings its end to the running event loop; None for one of its own.
         """
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[Answered] = self.loop.create_future()
+        self.mailbox = mailbox or Mailbox(asyncio.get_running_loop())
+        self.future: asyncio.Future[Answered] = self.mailbox.loop.create_future()
         self.work, self.served, self.tasks, self.admitted = work, served, tasks, admitted
-        lengths = [served.estimator.estimate(text) for text in work.texts]
-        self.ticket = Ticket.of(lengths, work.deadline, (id(served), tasks), served.costs)
-        self.ticket.owner = self
-        for item, text in zip(self.ticket.items, work.texts, strict=True):
+        lengths = list(map(served.estimator.estimate, work.texts))
+        self.ticket = ticket = Ticket.of(lengths, work.deadline, (id(served), tasks), served.costs)
+        ticket.owner = self
+        for item, text in zip(ticket.items, work.texts, strict=True):
             item.text = text
         self.num_left = len(lengths)
         self.rows: list[Rows | None] = [None] * self.num_left
@@ -81,8 +85,8 @@ class Order:
         rows = [row for row in self.rows if row is not None]
         encodings = [encoding for encoding in self.encodings if encoding is not None]
         logits = {
-            task.name: rows[0][column] if len(rows) == 1 else np.concatenate([row[column] for row in rows])
-            for column, task in enumerate(self.tasks)
+            task.name: column[0] if len(column) == 1 else np.concatenate(column)
+            for task, column in zip(self.tasks, zip(*rows, strict=True), strict=True)
         }
         return Answered(
             logits=logits,

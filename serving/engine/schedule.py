@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 
 from serving.engine.cost import CostModel
 from serving.engine.ledger import Ledger
@@ -35,6 +35,8 @@ MEMORY_SECONDS = 0.5
 
 MERGE_WINDOW = 32
 """Waiting texts that are looked at for company."""
+
+_TOKENS = attrgetter("tokens")
 
 
 @dataclass(slots=True)
@@ -147,18 +149,19 @@ class Scheduler:
         speed = self.lanes * share / unit
         alone = ticket.longest_seconds * max(unit - 1 / speed, 0.0)  # one text never runs on two lanes
         start = now + (self._running_seconds(now, unit) + ahead * unit) / self.lanes + alone
-        seconds = sum(item.seconds for item in ticket.items)
-        return self._queue(is_small).ledger.excess(ticket.deadline, seconds, start=start, speed=speed)
+        return self._queue(is_small).ledger.excess(ticket.deadline, ticket.seconds, start=start, speed=speed)
 
     def add(self, ticket: Ticket) -> None:
         """Let all texts of a ticket wait; a large one that finds no other waits for the small ones that are there."""
-        if not (ticket.items[0].is_small or self._large.num_items):
+        is_small = ticket.items[0].is_small
+        if not (is_small or self._large.num_items):
             self._lead = -LARGE_SHARE * self._small_ahead()
+        queue = self._queue(is_small)
         for item in ticket.items:
             item.is_queued = True
-            self._queue(item.is_small).push(item)
-            self.queued_tokens += item.tokens
-            ticket.owed_seconds += item.seconds
+            queue.push(item)
+        self.queued_tokens += ticket.tokens
+        ticket.owed_seconds = ticket.seconds
         ticket.num_waiting = len(ticket.items)
 
     def take(self, now: float) -> tuple[Item | None, list[Ticket]]:
@@ -214,10 +217,12 @@ class Scheduler:
 
     def drop(self, ticket: Ticket) -> int:
         """Forget the texts of a ticket that wait; returns how many."""
+        ticket.is_dropped = True
+        if not ticket.num_waiting:
+            return 0
         waiting = [item for item in ticket.items if item.is_queued]
         for item in waiting:
             self._leave(item)
-        ticket.is_dropped = True
         return len(waiting)
 
     def finish(self, items: Sequence[Item], seconds: float | None = None) -> None:
@@ -232,7 +237,7 @@ class Scheduler:
         del self._calls[items[0]]
         costs = items[0].ticket.costs
         if seconds is not None and self._learns_of in (None, costs):
-            expected = costs.seconds(len(items), max(item.tokens for item in items))
+            expected = costs.seconds(len(items), max(map(_TOKENS, items)))
             ratio = min(max(seconds / expected, self.pace / 4), self.pace * 4)  # one hiccup is no trend
             self._error += 0.05 * (abs(ratio / self.pace - 1) - self._error)
             self._num_measured += 1

@@ -48,6 +48,8 @@ class Ticket:
         group: only texts of equal groups can share a call (the same bundle and tasks).
         costs: of the model that answers it.
         items: its texts.
+        tokens: of all its texts, when it was admitted.
+        seconds: predicted for all its texts.
         longest_seconds: predicted for its longest text.
         is_dropped: nobody waits for it any more.
         num_waiting: its texts that wait.
@@ -59,6 +61,8 @@ class Ticket:
     group: Hashable
     costs: CostModel
     items: list[Item] = field(default_factory=list)
+    tokens: int = 0
+    seconds: float = 0.0
     longest_seconds: float = 0.0
     is_dropped: bool = False
     num_waiting: int = 0
@@ -70,8 +74,10 @@ class Ticket:
         """A ticket with one item per text, of the given lengths."""
         ticket = cls(deadline, group, costs)
         is_small = len(tokens) <= SMALL_TEXTS
-        ticket.items = [
-            Item(ticket, index, count, costs.seconds(1, count), is_small) for index, count in enumerate(tokens)
-        ]
-        ticket.longest_seconds = max(item.seconds for item in ticket.items)
+        for index, count in enumerate(tokens):
+            seconds = costs.seconds(1, count)
+            ticket.items.append(Item(ticket, index, count, seconds, is_small))
+            ticket.tokens += count
+            ticket.seconds += seconds
+            ticket.longest_seconds = max(ticket.longest_seconds, seconds)
         return ticket

@@ -92,11 +92,13 @@ class Answering:
     def headers(self, request: Request, answered: Answered) -> tuple[Header, ...]:
         """`server-timing` (milliseconds) and the model's name, version and precision."""
         total = time.monotonic() - request.started
-        timing = (
-            f"queue;dur={answered.queue_seconds * 1e3:.3f}, tokenise;dur={answered.tokenise_seconds * 1e3:.3f}, "
-            f"run;dur={answered.run_seconds * 1e3:.3f}, total;dur={total * 1e3:.3f}"
+        timing = b"queue;dur=%.3f, tokenise;dur=%.3f, run;dur=%.3f, total;dur=%.3f" % (
+            answered.queue_seconds * 1e3,
+            answered.tokenise_seconds * 1e3,
+            answered.run_seconds * 1e3,
+            total * 1e3,
         )
-        return ((b"server-timing", timing.encode()), *self._facts(answered.bundle).headers)
+        return ((b"server-timing", timing), *self._facts(answered.bundle).headers)
 
     def _facts(self, bundle: Bundle) -> _Facts:
         if self._known.bundle() is not bundle:

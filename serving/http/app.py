@@ -126,15 +126,15 @@ class Application:
                 return Route(*found, "v2", needs_key=True)
         raise HttpError(404, "not_found", "no such path; GET /openapi.json lists them all")
 
-    async def _handle(self, route: Route, method: str, request: Request) -> Reply:
+    def _handle(self, route: Route, method: str, request: Request) -> Awaitable[Reply]:
         handler = route.handlers.get("GET" if method == "HEAD" else method)
         if handler is None:
             return self._without_handler(route, method, request)
         if route.needs_key:
             request.key = self._keys.find(request)
-        return await handler(request)
+        return handler(request)
 
-    def _without_handler(self, route: Route, method: str, request: Request) -> Reply:
+    async def _without_handler(self, route: Route, method: str, request: Request) -> Reply:
         allowed = ", ".join([*route.handlers, *(["HEAD"] if "GET" in route.handlers else [])])
         if method == "OPTIONS" and (reply := self._origins.preflight(request, allowed.encode())) is not None:
             return reply

@@ -162,7 +162,7 @@ class InferenceV2Api:
             request.headers[b"content-type"] = JSON  # what many clients say of the two parts together
             body = await request.read(limits.body_bytes)
         else:
-            body = await request.read_json(limits.body_bytes, limits.json_depth)
+            body = await request.read_json(limits.body_bytes)
         head, binary = split_body(body, request.headers.get(LENGTH_HEADER))
         check_depth(head, limits.json_depth)
         return _decode(head), binary

@@ -9,6 +9,7 @@ import msgspec
 from serving.engine.contract import Answered, NotReady
 from serving.http.answering import Answering, Texts, written
 from serving.http.errors import RESTART_SECONDS, HttpError, retry_after
+from serving.http.limits import check_depth
 from serving.http.protocol import (
     ArtifactInfo,
     InfoResponse,
@@ -37,7 +38,9 @@ class NativeApi:
     async def predict(self, request: Request) -> Reply:
         """`POST /v1/predict`: per text and task what `Bundle.predict` says."""
         answering = self._answering
-        asked = _decode(await request.read_json(self._limits.body_bytes, self._limits.json_depth))
+        body = await request.read_json(self._limits.body_bytes)
+        check_depth(body, self._limits.json_depth)
+        asked = _decode(body)
         tasks = None if asked.tasks is None else tuple(asked.tasks)
         answered = await answering.answer(request, _texts(asked.text), tasks)
         model = answering.model(answered.bundle)

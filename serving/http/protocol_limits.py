@@ -302,6 +302,9 @@ def _without_upgrade(data: bytes) -> tuple[bytes, bytes]:
     Returns:
         The bytes to parse, and the beginning of such a name at their end: it waits for more, if the head goes on.
     """
+    lowered = data.lower()
+    if b"upgrade" not in lowered and b"\nu" not in lowered[-_LONGEST_CUT:] and len(data) > _LONGEST_CUT:
+        return data, b""  # what comes below takes longer, and there is next to never anything to find
     begun = b""
     if cut := _CUT_UPGRADE.search(data[-_LONGEST_CUT:]):
         begun = cut[1]

@@ -12,7 +12,6 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from serving.http.errors import Header, HttpError
-from serving.http.limits import check_depth
 
 if TYPE_CHECKING:
     from serving.http.keys import Key
@@ -77,23 +76,21 @@ class Request:
             return None
         return dict(parse_qsl(self.query_string.decode("latin-1"), keep_blank_values=True)).get(name)
 
-    async def read_json(self, max_bytes: int, max_depth: int) -> bytes:
-        """The body of a JSON request.
-
-        Raises:
-            HttpError: 413 too large, 415 not JSON by its own headers, 400 nested too deep.
-            ClientGone: the connection closed first.
-        """
+    def read_json(self, max_bytes: int) -> Awaitable[bytes]:
+        """The body of a JSON request, as `read` gives it; HttpError 415 when its own headers say that it is none."""
         content_type = self.headers.get(b"content-type")
         if content_type is not None and content_type != JSON and not _is_json(content_type):
             shown = content_type.decode("latin-1")
             raise HttpError(415, "unsupported_media_type", f"content-type is '{shown}'; send application/json")
-        body = await self.read(max_bytes)
-        check_depth(body, max_depth)
-        return body
+        return self.read(max_bytes)
 
     async def read(self, max_bytes: int) -> bytes:
-        """The whole body; refused as soon as it is known to be too large, without reading the rest."""
+        """The whole body; refused as soon as it is known to be too large, without reading the rest.
+
+        Raises:
+            HttpError: 413 too large, 415 compressed.
+            ClientGone: the connection closed first.
+        """
         headers = self.headers
         encoding = headers.get(b"content-encoding")
         if encoding is not None and encoding.lower() != b"identity":

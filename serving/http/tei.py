@@ -17,6 +17,7 @@ from serving.answers import probabilities
 from serving.engine.contract import Answered
 from serving.http.answering import Answering, Texts, written
 from serving.http.errors import HttpError
+from serving.http.limits import check_depth
 from serving.http.request import Reply, Request
 from serving.manifest import TaskSpec
 
@@ -65,7 +66,9 @@ class TeiApi:
     async def predict(self, request: Request) -> Reply:
         """Per input its labels with scores, from the highest down."""
         limits = self._answering.limits
-        asked = _decode(await request.read_json(limits.body_bytes, limits.json_depth))
+        body = await request.read_json(limits.body_bytes)
+        check_depth(body, limits.json_depth)
+        asked = _decode(body)
         texts, is_batch = _inputs(asked.inputs)
         bundle = self._answering.engine.bundle
         task = _choose_task(bundle.manifest.tasks, request.query("task"))

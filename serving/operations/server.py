@@ -39,7 +39,7 @@ ENGINE_STOP_SECONDS = 1.0
 GPU_TOKENISERS = 2
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 4096, 16_384
 """Rows times longest of a shared call, at most; below that the cost model decides."""
-WATCH_SECONDS = 0.5
+WATCH_SECONDS = 1.0
 FAILED_SECONDS = 5.0
 """How long a server whose lanes are lost still tells probes and clients so, before it ends."""
 
