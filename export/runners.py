@@ -51,7 +51,7 @@ def torch_runner(model: nn.Module) -> Runner:
 
     def run(inputs: Inputs) -> Logits:
         with torch.inference_mode():
-            tensors = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
+            tensors = {name: torch.tensor(array, device=device) for name, array in inputs.items()}
             outputs = model(**tensors)
             return {name: logits.float().cpu().numpy() for name, logits in outputs.items()}
 

@@ -4,8 +4,10 @@
     python -m benchmarks.serving.threads BUNDLE --servers compressor --checkout before=../before --output change.json
 
 Windows of a few seconds, interleaved in random order, with the same texts at the same times for all in a round; the
-other servers are stopped by signal meanwhile. The time is the scheduler's own, in nanoseconds: clock ticks of 10 ms
-would be coarser than what is looked for. `--checkout NAME=FOLDER` is our server from another working tree.
+other servers are stopped by signal meanwhile. Every round starts all of them anew, for two starts of one server differ
+by as much as two servers: where a process's memory lies decides what it finds in a cache. The time is the scheduler's
+own, in nanoseconds: clock ticks of 10 ms would be coarser than what is looked for. `--checkout NAME=FOLDER` is our
+server from another working tree.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from export.benchmark.conditions import Watch
 from serving.host import describe_host
 from serving.manifest import read_manifest
 
-PRIMING_SECONDS, PRIMING_RATE = 0.3, 40.0
+PRIMING_SECONDS, PRIMING_RATE = 1.0, 40.0
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -114,18 +116,19 @@ def main(given: Sequence[str] | None = None) -> None:
     os.sched_setaffinity(0, arguments.client_cpus)
     bodies = [json.dumps({"text": text}) for text in read_texts([CORPUS])]
     windows: list[Window] = []
-    with ExitStack() as stack:
-        servers = list(_servers(arguments))
-        processes = [(server, stack.enter_context(_running(server, arguments))) for server in servers]
-        for number in range(arguments.rounds):
-            order = list(processes)
-            random.Random(number).shuffle(order)
-            measured = {server.name: _measure(server, process, bodies, number, arguments) for server, process in order}
-            windows += [measured[server.name] for server in servers]
-            found = {"host": describe_host(), "rate": arguments.rate, "seconds": arguments.seconds}
-            found["windows"] = msgspec.to_builtins(windows)
-            arguments.output.write_text(json.dumps(found, indent=1) + "\n")
-            print(f"round {number}: {', '.join(f'{w.server} {w.total_ms:.3f}' for w in measured.values())}", flush=True)
+    servers = list(_servers(arguments))
+    for number in range(arguments.rounds):
+        with ExitStack() as stack:
+            processes = [(server, stack.enter_context(_running(server, arguments))) for server in servers]
+            random.Random(number).shuffle(processes)
+            measured = {
+                server.name: _measure(server, process, bodies, number, arguments) for server, process in processes
+            }
+        windows += [measured[server.name] for server in servers]
+        found = {"host": describe_host(), "rate": arguments.rate, "seconds": arguments.seconds}
+        found["windows"] = msgspec.to_builtins(windows)
+        arguments.output.write_text(json.dumps(found, indent=1) + "\n")
+        print(f"round {number}: {', '.join(f'{w.server} {w.total_ms:.3f}' for w in measured.values())}", flush=True)
     print(render(windows))
 
 

@@ -32,7 +32,7 @@ def used_weights(model: nn.Module, inputs: Inputs) -> dict[str, Weights]:
     device = next(model.parameters()).device
     named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     with torch.enable_grad():
-        outputs = model(**{name: torch.from_numpy(array).to(device) for name, array in inputs.items()})
+        outputs = model(**{name: torch.tensor(array, device=device) for name, array in inputs.items()})
         gradients = {
             task: torch.autograd.grad(logits.sum(), list(named.values()), retain_graph=True, allow_unused=True)
             for task, logits in outputs.items()

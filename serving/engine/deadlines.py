@@ -12,6 +12,8 @@ from serving.engine.orders import Order
 SWEEP_SECONDS = 0.01
 """Between two looks at the open requests, at least: a request is told of its end at most this late."""
 LONGEST_SLEEP_SECONDS = 60.0
+SOON_SECONDS = 1.0
+"""A timer that is due within this, and has nothing left to watch, is cancelled: a wake-up in vain costs more."""
 
 
 class Deadlines:
@@ -38,8 +40,11 @@ class Deadlines:
             self._arm(order.mailbox.loop, order.work.deadline)
 
     def forget(self, order: Order) -> None:
-        """Watch an order no more; the timer stays, and finds nothing to do."""
+        """Watch an order no more; a timer that is due much later stays for the next one."""
         self._open.discard(order)
+        if not self._open and self._timer is not None and self._due < time.monotonic() + SOON_SECONDS:
+            self._timer.cancel()
+            self._timer, self._due = None, math.inf
 
     def _arm(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
         if self._timer is not None:

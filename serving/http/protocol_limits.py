@@ -1,7 +1,7 @@
 """uvicorn's HTTP protocol with what it lacks: time limits, size of the head, number of connections, and a word to
 the application when a client leaves.
 
-Everything is watched by one sweep over all connections, some times a second; a request itself sets no timer.
+Everything is watched by one sweep over all connections, once a second; a request itself sets no timer.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ MAX_HEAD_BYTES = 65_536
 WIRE_FACTOR = 8
 """Chunked bodies carry their chunk sizes: so many bytes on the wire per byte of body are enough for anyone."""
 MAX_PIPELINED = 64
-SWEEP_SECONDS = 0.25
+SWEEP_SECONDS = 1.0
+"""Between two looks at all connections, at most: a wake-up of an idle server costs more than the look."""
 REFUSED_SECONDS = 1.0
 """How long a connection too many may be silent before it is closed."""
 _UPGRADE = re.compile(rb"(\r\n|\A\n?)upgrade:", re.IGNORECASE)
@@ -248,7 +249,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _sweep_later(self) -> None:
         kind = type(self)
-        kind.sweep_due = self.loop.time() + SWEEP_SECONDS
+        kind.sweep_due = self.loop.time() + min(SWEEP_SECONDS, self.limits.header_seconds / 4)
         kind.sweep = self.loop.call_at(kind.sweep_due, self._sweep)
 
     def _sweep(self) -> None:

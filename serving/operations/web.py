@@ -74,10 +74,15 @@ class WebServer(uvicorn.Server):
 
     async def main_loop(self) -> None:
         """Wait for `stop`; once a second the date header is renewed."""
-        while not self._stop.is_set():
+        await self.on_tick(0)
+        ticking = asyncio.create_task(self._tick())
+        await self._stop.wait()
+        ticking.cancel()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
             await self.on_tick(0)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), timeout=1.0)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Grace, stop listening, answer what has begun, end the application."""
