@@ -34,10 +34,10 @@ class Deadlines:
     def watch(self, order: Order) -> None:
         """Expire an order at its deadline, unless `forget` comes first."""
         self._open.add(order)
-        if order.mailbox.loop is not self._loop:
-            self._loop, self._due = order.mailbox.loop, math.inf
+        if order.loop is not self._loop:
+            self._loop, self._due = order.loop, math.inf
         if order.work.deadline < self._due:
-            self._arm(order.mailbox.loop, order.work.deadline)
+            self._arm(order.loop, order.work.deadline)
 
     def forget(self, order: Order) -> None:
         """Watch an order no more; a timer that is due much later stays for the next one."""

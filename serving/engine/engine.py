@@ -17,7 +17,7 @@ from serving.bundle import Bundle
 from serving.engine.contract import Answered, Expired, Load, NotReady, State, Work
 from serving.engine.crew import Crew
 from serving.engine.deadlines import Deadlines
-from serving.engine.endings import Mailbox, open_mailbox, settle
+from serving.engine.endings import settle
 from serving.engine.lanes import tokenise
 from serving.engine.orders import Order, nothing_asked
 from serving.engine.schedule import Scheduler
@@ -82,7 +82,6 @@ class LaneEngine:
         self._state: State = "starting"
         self._deadlines = Deadlines(self._expire)
         self._quiet: asyncio.Event | None = None
-        self._mailbox: Mailbox | None = None
 
     @property
     def bundle(self) -> Bundle:
@@ -117,10 +116,10 @@ class LaneEngine:
         model.encoder.check(work.texts)
         if not work.texts:
             return nothing_asked(work, served, tasks)
-        order = Order(work, served, tasks, time.monotonic(), self._open_mailbox())
-        items = None if self._tokenisers is None else tuple(order.ticket.items)
+        order = Order(work, served, tasks, time.monotonic())
+        items = tuple(order.ticket.items)
         woken = self._crew.submit(order)
-        if self._tokenisers is not None and items is not None:
+        if self._tokenisers is not None and len(woken) < len(items):
             for item in items[len(woken) :]:  # a lane that needs one of them first tokenises it itself
                 self._tokenisers.submit(tokenise, served, item)
         self._deadlines.watch(order)
@@ -179,20 +178,11 @@ class LaneEngine:
         self._crew.stop()
         if self._tokenisers is not None:
             self._tokenisers.shutdown(wait=False, cancel_futures=True)
-        if self._mailbox is not None:
-            self._mailbox.close()
 
     def _ready(self) -> Served:
         if self.state in ("starting", "draining") or self._served is None:
             raise NotReady(f"the engine is {self.state}")
         return self._served
-
-    def _open_mailbox(self) -> Mailbox:
-        """The one of the running event loop; an engine has one loop at a time."""
-        loop = asyncio.get_running_loop()
-        if self._mailbox is None or self._mailbox.loop is not loop:
-            self._mailbox = open_mailbox(loop)
-        return self._mailbox
 
     def _check_alive(self) -> None:
         """NotReady also for a failed engine, which has no lane left to serve another bundle with."""
@@ -206,4 +196,4 @@ class LaneEngine:
         if self._crew.drop(order, "requests_expired"):
             settle(order.future, expired)
         else:  # its end is on the way, unless it was lost there
-            order.mailbox.loop.call_later(LOST_SECONDS, settle, order.future, expired)
+            order.loop.call_later(LOST_SECONDS, settle, order.future, expired)

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.engine.contract import Answered, Work
-from serving.engine.endings import Mailbox
 from serving.engine.served import Served
 from serving.engine.tickets import Item, Ticket
 from serving.manifest import TaskSpec
@@ -27,7 +26,7 @@ class Order:
         "encodings",
         "future",
         "is_settled",
-        "mailbox",
+        "loop",
         "num_left",
         "rows",
         "run_seconds",
@@ -39,9 +38,7 @@ class Order:
         "work",
     )
 
-    def __init__(
-        self, work: Work, served: Served, tasks: tuple[TaskSpec, ...], admitted: float, mailbox: Mailbox | None = None
-    ) -> None:
+    def __init__(self, work: Work, served: Served, tasks: tuple[TaskSpec, ...], admitted: float) -> None:
         """Take a request in; its ticket has estimated lengths.
 
         Args:
@@ -49,10 +46,9 @@ class Order:
             served: the bundle that answers it, whatever is swapped in later.
             tasks: the wanted ones.
             admitted: `time.monotonic()` seconds.
-            mailbox: brings its end to the running event loop; None for one of its own.
         """
-        self.mailbox = mailbox or Mailbox(asyncio.get_running_loop())
-        self.future: asyncio.Future[Answered] = self.mailbox.loop.create_future()
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Answered] = self.loop.create_future()
         self.work, self.served, self.tasks, self.admitted = work, served, tasks, admitted
         lengths = list(map(served.estimator.estimate, work.texts))
         self.ticket = ticket = Ticket.of(lengths, work.deadline, (id(served), tasks), served.costs)

@@ -12,7 +12,6 @@ import pytest
 import serving.engine.crew
 from serving.engine.contract import Answered, LaneFailed
 from serving.engine.crew import LOSSES_PER_LANE
-from serving.engine.endings import Mailbox
 from serving.engine.lanes import Lane, perform
 from tests.serving.engine.stage import Holding, Stage, ending, play, wait_for, wake
 
@@ -144,7 +143,7 @@ def test_a_lane_that_broke_while_idle_is_never_woken(set_stage: Set) -> None:
 
     async def scene() -> None:
         unheard = stage.order("text")
-        unheard.mailbox = Mailbox(SimpleNamespace(call_soon_threadsafe=refuse))  # type: ignore[arg-type]
+        unheard.loop = SimpleNamespace(call_soon_threadsafe=refuse)  # type: ignore[assignment]
         wake(stage.crew.submit(unheard))
         wait_for(lambda: stage.crew.counters["lanes_replaced"])
         order = stage.order("text", "text", "text")
