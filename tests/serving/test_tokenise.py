@@ -48,6 +48,31 @@ def test_a_pair_is_encoded_with_the_token_types_of_its_template(tokenizer: Token
     assert row.token_type_ids == [0, 0, 0, 1, 1]
 
 
+@pytest.mark.parametrize(("inputs", "texts"), [(SINGLE, ("refund", "x")), (PAIR, ("refund", "thanks"))])
+def test_a_text_alone_has_the_inputs_of_its_row_in_a_batch(
+    tokenizer: Tokenizer, inputs: InputSpec, texts: tuple[str, ...]
+) -> None:
+    """Alone it takes a shorter way, on which its token types could be lost."""
+    encoder = TextEncoder(tokenizer, inputs)
+    text = texts[: len(inputs.text_columns)]
+    alone = encoder.batch(encoder.encode([text]))
+    together = encoder.batch(encoder.encode([text, text]))
+    assert list(alone) == list(together) == list(inputs.names)
+    for name, array in alone.items():
+        assert array.dtype == together[name].dtype
+        assert array.tolist() == together[name][:1].tolist()
+        assert array.flags.c_contiguous
+
+
+def test_what_texts_share_cannot_be_written_to(tokenizer: Tokenizer) -> None:
+    """Masks of single texts are one array: a change for one would be a change for all that come."""
+    encoder = TextEncoder(tokenizer, SINGLE)
+    arrays = encoder.batch(encoder.encode([("refund",)]))
+    for name in ("attention_mask", "token_type_ids"):
+        with pytest.raises(ValueError, match="read-only"):
+            arrays[name][0, 0] = 7
+
+
 @pytest.mark.parametrize(("side", "kept"), [("right", [2, 4, 4, 5, 3]), ("left", [2, 5, 6, 6, 3])])
 def test_long_texts_are_cut_on_the_side_of_the_manifest_and_say_so(
     tokenizer: Tokenizer, side: Any, kept: list[int]

@@ -64,3 +64,17 @@ def test_a_timer_of_a_loop_that_has_ended_is_not_waited_for(hung: LaneEngine) ->
 
     asyncio.run(leave())
     asyncio.run(stay())
+
+
+@pytest.mark.parametrize(("patience", "is_left"), [(0.5, False), (30.0, True)])
+def test_a_timer_with_nothing_left_to_watch_wakes_nobody_soon(make: Make, patience: float, is_left: bool) -> None:
+    """With short deadlines it would wake an idle server after every few requests; one far away costs nothing."""
+    engine = make("int8", lanes=1)
+
+    async def scene() -> None:
+        await engine.answer(Work((("refund",),), None, time.monotonic() + patience))
+        assert (engine._deadlines._timer is not None) is is_left
+        late = await asyncio.gather(*(engine.answer(Work((("thanks",),), None, time.monotonic() + 30)) for _ in "ab"))
+        assert len(late) == 2
+
+    asyncio.run(scene())
