@@ -116,13 +116,15 @@ class Rounds:
             for name, rate in rates.items():
                 with self._turn(name):
                     cell = self._cell(f"{number}/{name}/probe/{index}", name, "probe", rate, number)
-                searches[name].record(rate, cell.summary is not None and cell.summary.holds)
+                searches[name].record(cell.rate, cell.summary is not None and cell.summary.holds)
         return [(name, search.highest or 0.0) for name, search in searches.items()]
 
     def _guess(self, name: str, number: int) -> float:
         earlier = [peak for before in range(number) if (peak := self.peak(name, before))]
         if earlier:
             return median(earlier)
+        if first := self._store.cells.get(f"{number}/{name}/probe/0"):  # of a run that is continued
+            return first.rate
         with self._turn(name):
             closed = self._cell(f"{number}/{name}/guess", name, "guess", 0.0, number)
         answered = closed.summary.ok / self._bench.closed_seconds if closed.summary else 0.0

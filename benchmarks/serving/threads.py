@@ -119,8 +119,10 @@ def main(given: Sequence[str] | None = None) -> None:
     servers = list(_servers(arguments))
     for number in range(arguments.rounds):
         with ExitStack() as stack:
-            processes = [(server, stack.enter_context(_running(server, arguments))) for server in servers]
-            random.Random(number).shuffle(processes)
+            chance = random.Random(number)
+            starts = chance.sample(servers, len(servers))
+            processes = [(server, stack.enter_context(_running(server, arguments))) for server in starts]
+            chance.shuffle(processes)
             measured = {
                 server.name: _measure(server, process, bodies, number, arguments) for server, process in processes
             }
@@ -153,7 +155,7 @@ def _servers(arguments: argparse.Namespace) -> Iterator[Server]:
 def _running(server: Server, arguments: argparse.Namespace) -> Iterator[ServerProcess]:
     """A server that was ready once, and is paused."""
     port = free_port()
-    with arguments.output.with_suffix(f".{server.name}.log").open("wb") as log:
+    with arguments.output.with_suffix(f".{server.name}.log").open("ab") as log:
         process = ServerProcess(
             server.command(port), port, cpus=arguments.server_cpus, environment=server.environment, log=log
         )

@@ -1,4 +1,4 @@
-"""Open requests and their deadlines: one timer for all of them, where one for each would cost every request."""
+"""Open requests and their deadlines: one timer for all that are open, where one for each would cost a busy server."""
 
 from __future__ import annotations
 

@@ -35,8 +35,12 @@ WIRE_FACTOR = 8
 MAX_PIPELINED = 64
 SWEEP_SECONDS = 1.0
 """Between two looks at all connections, at most: a wake-up of an idle server costs more than the look."""
+SHORTEST_SWEEP_SECONDS = 0.02
+PAUSE_SECONDS = 0.25
+"""A look that comes so much late shows that the whole process stood still."""
 REFUSED_SECONDS = 1.0
-"""How long a connection too many may be silent before it is closed."""
+"""How long a connection too many may be silent before the next look closes it."""
+SMALL_READ_BYTES = 4096
 _UPGRADE = re.compile(rb"(\r\n|\A\n?)upgrade:", re.IGNORECASE)
 """At the start of what comes, too: some clients send a head line by line."""
 _CUT_UPGRADE = re.compile(rb"(?:\r\n|\A\n?)(u(?:p(?:g(?:r(?:a(?:d(?:e)?)?)?)?)?)?)\Z", re.IGNORECASE)
@@ -249,7 +253,9 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _sweep_later(self) -> None:
         kind = type(self)
-        kind.sweep_due = self.loop.time() + min(SWEEP_SECONDS, self.limits.header_seconds / 4)
+        limits = self.limits
+        seconds = min(SWEEP_SECONDS, limits.header_seconds / 4, limits.idle_seconds / 4)
+        kind.sweep_due = self.loop.time() + max(seconds, SHORTEST_SWEEP_SECONDS)
         kind.sweep = self.loop.call_at(kind.sweep_due, self._sweep)
 
     def _sweep(self) -> None:
@@ -261,7 +267,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._sweep_later()
         for connection in list(self.connections):
             if isinstance(connection, kind):
-                if late_seconds > SWEEP_SECONDS:
+                if late_seconds > PAUSE_SECONDS:
                     connection._forgive(late_seconds)
                 connection._check_time(now)
 
@@ -303,9 +309,10 @@ def _without_upgrade(data: bytes) -> tuple[bytes, bytes]:
     Returns:
         The bytes to parse, and the beginning of such a name at their end: it waits for more, if the head goes on.
     """
-    lowered = data.lower()
-    if b"upgrade" not in lowered and b"\nu" not in lowered[-_LONGEST_CUT:] and len(data) > _LONGEST_CUT:
-        return data, b""  # what comes below takes longer, and there is next to never anything to find
+    if _LONGEST_CUT < len(data) <= SMALL_READ_BYTES:  # for most requests, a shorter way to say that there is none
+        lowered = data.lower()
+        if b"upgrade" not in lowered and b"\nu" not in lowered[-_LONGEST_CUT:]:
+            return data, b""
     begun = b""
     if cut := _CUT_UPGRADE.search(data[-_LONGEST_CUT:]):
         begun = cut[1]

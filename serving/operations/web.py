@@ -76,8 +76,10 @@ class WebServer(uvicorn.Server):
         """Wait for `stop`; once a second the date header is renewed."""
         await self.on_tick(0)
         ticking = asyncio.create_task(self._tick())
-        await self._stop.wait()
-        ticking.cancel()
+        try:
+            await self._stop.wait()
+        finally:
+            ticking.cancel()
 
     async def _tick(self) -> None:
         while True:

@@ -105,3 +105,17 @@ def test_a_file_is_continued_not_measured_again(bench: Any, tmp_path: Path) -> N
     for _ in range(2):
         Rounds(bench, Store(tmp_path / "cpu.json", {}), 10, cpu_rate=38.0).run(0)
     assert len(bench.measured) == 6
+
+
+def test_a_search_that_is_continued_keeps_the_rates_it_has_measured(bench: Any, tmp_path: Path) -> None:
+    """A verdict of one rate that is booked for another finds a peak that nobody has seen."""
+    first = Rounds(bench, Store(tmp_path / "serving.json", {}), 10)
+    first.run(0)
+    store = Store(tmp_path / "serving.json", {})
+    for key in [key for key in store.cells if key.endswith("/guess")]:
+        del store.cells[key]
+    bench.measured.clear()
+    again = Rounds(bench, store, 10)
+    again.run(0)
+    assert bench.measured == []
+    assert [again.peak(name, 0) for name in HELD] == [first.peak(name, 0) for name in HELD]

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 import uvicorn
 from uvicorn.server import ServerState
@@ -28,10 +29,10 @@ class StillLoop(asyncio.SelectorEventLoop):
         """Of this loop's timers."""
         return self.now
 
-    async def pass_by(self, seconds: float) -> None:
-        """Let time pass, sweep by sweep."""
-        for _ in range(round(seconds / SWEEP_SECONDS)):
-            self.now += SWEEP_SECONDS
+    async def pass_by(self, seconds: float, step: float = SWEEP_SECONDS) -> None:
+        """Let time pass, step by step."""
+        for _ in range(round(seconds / step)):
+            self.now += step
             for _ in range(10):  # whatever a sweep or a request sets going
                 await asyncio.sleep(0)
 
@@ -153,6 +154,25 @@ def test_a_pause_of_the_server_is_not_the_clients(act: Act) -> None:
         await loop.pass_by(2 * SWEEP_SECONDS)
         assert ends[0] == ""
         assert ends[1] != "", "the time after it is"
+
+    play(scene)
+
+
+def test_a_pause_just_longer_than_a_short_limit_is_not_the_clients_either() -> None:
+    """A pause is told by how late a look comes, and looks come more often where limits are short."""
+    limits = msgspec.structs.replace(LIMITS, header_seconds=1.0)
+
+    async def scene(loop: StillLoop) -> None:
+        connection, wire = connection_of(loop, ServerState(), protocol_class(limits))
+        speak(post(b'{"te', length=1000))(connection)
+        loop.now += 1.1
+        await loop.pass_by(0.1, step=0.1)
+        ends = [wire.end]
+        await loop.pass_by(1.5, step=0.1)
+        ends.append(wire.end)
+        connection.connection_lost(None)
+        await loop.pass_by(2 * SWEEP_SECONDS)
+        assert ends == ["", "closed"]
 
     play(scene)
 
