@@ -45,14 +45,18 @@ def limit_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def tensors_of(inputs: Inputs, device: torch.device) -> dict[str, torch.Tensor]:
+    """Copies of a graph's inputs for torch, which refuses to share arrays that must not be written to."""
+    return {name: torch.tensor(array, device=device) for name, array in inputs.items()}
+
+
 def torch_runner(model: nn.Module) -> Runner:
     """Run a torch model where its weights lie, in the mode it is in (see `eval_mode`)."""
     device = next(model.parameters()).device
 
     def run(inputs: Inputs) -> Logits:
         with torch.inference_mode():
-            tensors = {name: torch.tensor(array, device=device) for name, array in inputs.items()}
-            outputs = model(**tensors)
+            outputs = model(**tensors_of(inputs, device))
             return {name: logits.float().cpu().numpy() for name, logits in outputs.items()}
 
     return run

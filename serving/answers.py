@@ -7,7 +7,6 @@ cannot disagree about what a row of logits says.
 from __future__ import annotations
 
 import math
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from serving.manifest import TaskSpec
 DEFAULT_THRESHOLD = 0.5
 MANY_LABELS = 64
 """From so many on, arrays are faster than a loop over the labels of one text."""
-_SCORE = itemgetter(1)
 
 
 def probabilities(logits: ArrayLike, task: TaskSpec) -> NDArray[np.float64]:
@@ -119,9 +117,8 @@ def _choose(logits: list[float], task: TaskSpec, top_k: int | None) -> dict[str,
     powers = [math.exp((logit - highest) / temperature) for logit in logits]
     total = sum(powers)
     values = [power / total for power in powers]
-    decision = logits.index(highest)
-    ranked = sorted(zip(task.labels, values, strict=True), key=_SCORE, reverse=True)  # stable: equals in label order
-    return {"label": task.labels[decision], "score": values[decision], "scores": dict(ranked[:top_k])}
+    order = sorted(range(len(values)), key=values.__getitem__, reverse=True)  # stable: equal scores in label order
+    return _answer(logits.index(highest), values, order[:top_k], task)
 
 
 def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import nn
 
-from export.runners import Inputs
+from export.runners import Inputs, tensors_of
 
 Weights = Mapping[str, NDArray[np.float32]]
 
@@ -32,7 +32,7 @@ def used_weights(model: nn.Module, inputs: Inputs) -> dict[str, Weights]:
     device = next(model.parameters()).device
     named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     with torch.enable_grad():
-        outputs = model(**{name: torch.tensor(array, device=device) for name, array in inputs.items()})
+        outputs = model(**tensors_of(inputs, device))
         gradients = {
             task: torch.autograd.grad(logits.sum(), list(named.values()), retain_graph=True, allow_unused=True)
             for task, logits in outputs.items()

@@ -143,8 +143,7 @@ class Crew:
             if not is_over:
                 endings += self._take(lane)
             call = lane.call
-        if endings:
-            tell(endings)
+        tell(endings)
         if is_over:
             if done is not None and done.outcome.is_broken:
                 self.fail_all(LaneFailed("the model fails on every text"))

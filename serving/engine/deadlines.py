@@ -55,8 +55,6 @@ class Deadlines:
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer, self._due = None, math.inf
-        if not self._open:
-            return
         now = time.monotonic()
         for order in [order for order in self._open if order.work.deadline <= now]:
             self._expire(order)
