@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,8 @@ from benchmarks.serving.undisturbed import undisturbed
 from export.benchmark.conditions import Watch
 
 CHECKED_TEXTS = 24
+WARM_UP_SECONDS = 1.0
+"""A closed loop after a start; counts nowhere."""
 PRIMING_SECONDS = 0.3
 PRIMING_RATE = 40.0
 RECOVERY_SECONDS = 20.0
@@ -71,26 +72,25 @@ class Bench:
         self.store = store
         self._logs = logs
         self._processes: dict[str, ServerProcess] = {}
-        self._files = ExitStack()
         self._bodies = [json.dumps({"text": text}) for text in setting.texts]
         self._expected = expected_answers(setting.bundle, setting.precision, setting.texts)
 
     def __enter__(self) -> Bench:
-        """Start and check every server, one after the other."""
+        """Start nothing yet: `start_anew` does."""
         self._logs.mkdir(parents=True, exist_ok=True)
-        try:
-            for name in self.servers:
-                self._start(name)
-        except BaseException:
-            self.__exit__()
-            raise
         return self
 
     def __exit__(self, *exception: object) -> None:
         """End every server."""
         for process in self._processes.values():
             process.stop()
-        self._files.close()
+
+    def start_anew(self, names: Sequence[str]) -> None:
+        """End every server, then start, check and pause the named ones, one after the other."""
+        while self._processes:
+            self._processes.popitem()[1].stop()
+        for name in names:
+            self._start(name)
 
     @property
     def closed_seconds(self) -> float:
@@ -170,10 +170,10 @@ class Bench:
     def _start(self, name: str) -> None:
         server = self.servers[name]
         port = free_port()
-        log = self._files.enter_context((self._logs / f"{name}.log").open("ab"))
-        process = ServerProcess(
-            server.command(port), port, cpus=self.setting.server_cpus, environment=server.environment, log=log
-        )
+        with (self._logs / f"{name}.log").open("ab") as log:
+            process = ServerProcess(
+                server.command(port), port, cpus=self.setting.server_cpus, environment=server.environment, log=log
+            )
         self._processes[name] = process
         try:
             start_seconds = process.wait_until_ready(server.ready_path)
@@ -190,6 +190,8 @@ class Bench:
                 "memory_bytes": process.memory_bytes(),
             },
         )
+        warm_up = self._plan(name, rate=PRIMING_RATE, seconds=WARM_UP_SECONDS, seed=1)
+        self._generate(msgspec.structs.replace(warm_up, mode="closed"))
         process.pause()
 
     def _plan(self, name: str, *, rate: float, seconds: float, seed: int) -> Plan:

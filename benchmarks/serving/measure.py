@@ -2,12 +2,13 @@
 
     python -m benchmarks.serving.measure BUNDLE --peers .peer-serving --minutes 25 --output serving.json
 
-Rounds are interleaved. In each, the servers in random order: the highest rate at which 99% of all requests
-sent are answered within the limit (p99 <= 50 ms, a refusal counts as a miss), searched for by turns, then goodput at 3
-and at 10 times that rate. Then CPU per request of every server, and per text of the bare tokenise-and-run loop right
-beside ours: at full load (four requests under way, the loop without a pause), and at one common rate. With
-`--cpu-rate` only the CPU is measured, in rounds that take a tenth of the time. All other servers are stopped by signal
-meanwhile. The file is written after every cell; the same command continues it.
+Rounds are interleaved. Each starts all servers anew, for two starts of one server differ by as much as two servers
+do, and takes them in random order: the highest rate at which 99% of all requests sent are answered within the limit
+(p99 <= 50 ms, a refusal counts as a miss), searched for by turns, then goodput at 3 and at 10 times that rate. Then CPU
+per request of every server, and per text of the bare tokenise-and-run loop right beside ours: at full load (four
+requests under way, the loop without a pause), and at one common rate. With `--cpu-rate` only the CPU is measured, in
+rounds that take a tenth of the time. All other servers are stopped by signal meanwhile. The file is written after every
+cell; the same command continues it.
 Measure on a machine that does nothing else. A cell with a late generator is made again, and so is one in which a
 hypervisor took CPU time away; what stays disturbed is named above the table.
 """
@@ -54,10 +55,10 @@ class Rounds:
     """Runs the cells of a round that are not in the store yet."""
 
     def __init__(self, bench: Bench, store: Store, max_probes: int, cpu_rate: float | None = None) -> None:
-        """Take over running servers.
+        """Measure nothing yet.
 
         Args:
-            bench: measures.
+            bench: starts the servers, and measures.
             store: keeps the cells.
             max_probes: of one search.
             cpu_rate: requests per second at which CPU per request is compared, and then nothing else is measured; None:
@@ -69,9 +70,11 @@ class Rounds:
         self._cpu_rate = cpu_rate
 
     def run(self, number: int) -> None:
-        """One round: searches and overloads of all servers, then CPU per request."""
+        """One round: all servers anew, searches and overloads of them, then CPU per request."""
         names = list(self._bench.servers)
-        random.Random(number).shuffle(names)
+        chance = random.Random(number)
+        self._bench.start_anew(chance.sample(names, len(names)))
+        chance.shuffle(names)
         for name, peak in self._search(names, number) if self._cpu_rate is None else ():
             with self._turn(name):
                 for factor in OVERLOADS if peak else ():

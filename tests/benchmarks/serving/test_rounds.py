@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,13 @@ class StillBench:
     def __init__(self) -> None:
         self.servers = dict.fromkeys(HELD)
         self.running: set[str] = set()
+        self.starts: list[tuple[str, ...]] = []
         self.measured: list[tuple[str, str, float]] = []
+
+    def start_anew(self, names: Sequence[str]) -> None:
+        """All of them, while none runs."""
+        assert not self.running
+        self.starts.append(tuple(names))
 
     def resume(self, name: str) -> None:
         """One server runs."""
@@ -35,7 +42,8 @@ class StillBench:
         self.running.remove(name)
 
     def measure(self, name: str, kind: str, rate: float, number: int) -> Cell:
-        """A cell of the only server that runs."""
+        """A cell of the only server that runs; it was started in this round."""
+        assert len(self.starts) == number + 1
         assert self.running == {name}
         self.measured.append((name, kind, rate))
         summary = msgspec.structs.replace(seen(rate, holds=rate <= HELD[name]), ok=int(2 * HELD[name]))
@@ -75,6 +83,15 @@ def test_every_round_has_all_that_the_table_compares(bench: Any, tmp_path: Path)
     even = {rate for _, kind, rate in bench.measured if kind in ("even", "bare-even")}
     (rate,) = even
     assert rate == pytest.approx(EVEN_SHARE * HELD["peer"], rel=0.05)
+
+
+def test_every_round_starts_all_servers_anew_in_an_order_of_its_own(bench: Any, tmp_path: Path) -> None:
+    """One start says where a process's memory lies; an interval over rounds of one start would not hold the next."""
+    rounds = Rounds(bench, Store(tmp_path / "cpu.json", {}), 10, cpu_rate=38.0)
+    for number in range(8):
+        rounds.run(number)
+    assert {frozenset(names) for names in bench.starts} == {frozenset(HELD)}
+    assert len(set(bench.starts)) == 2
 
 
 def test_the_bare_loop_is_measured_beside_our_server(bench: Any, tmp_path: Path) -> None:
