@@ -7,6 +7,7 @@ cannot disagree about what a row of logits says.
 from __future__ import annotations
 
 import math
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from serving.manifest import TaskSpec
 DEFAULT_THRESHOLD = 0.5
 MANY_LABELS = 64
 """From so many on, arrays are faster than a loop over the labels of one text."""
+_SCORE = itemgetter(1)
 
 
 def probabilities(logits: ArrayLike, task: TaskSpec) -> NDArray[np.float64]:
@@ -112,13 +114,13 @@ def _answer(decision: Any, row: list[float], order: list[int], task: TaskSpec) -
 
 def _choose(logits: list[float], task: TaskSpec, top_k: int | None) -> dict[str, Any]:
     """The answer of a classification with few labels; plain floats are faster here than arrays of a dozen numbers."""
-    highest = max(logits)
-    temperature = task.temperature
+    highest, temperature = max(logits), task.temperature
     powers = [math.exp((logit - highest) / temperature) for logit in logits]
     total = sum(powers)
-    values = [power / total for power in powers]
-    order = sorted(range(len(values)), key=values.__getitem__, reverse=True)  # stable: equal scores in label order
-    return _answer(logits.index(highest), values, order[:top_k], task)
+    scores = [power / total for power in powers]
+    ranked = sorted(zip(task.labels, scores, strict=True), key=_SCORE, reverse=True)  # equal ones in label order
+    best = logits.index(highest)
+    return {"label": task.labels[best], "score": scores[best], "scores": dict(ranked[:top_k])}
 
 
 def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -67,7 +67,8 @@ class Bundle:
         if check:
             verify_files(folder, manifest)
         encoder = TextEncoder.load(folder / TOKENIZER_FILE, manifest.inputs)
-        session = create_session(folder / artifact.file, threads, providers_of(device))
+        alone = device == "cpu" and not artifact.batch_invariant  # one text per call: as many shapes as lengths
+        session = create_session(folder / artifact.file, threads, providers_of(device), plans_memory=alone)
         model = OnnxModel(session if device == "cpu" else BoundSession(session, device), encoder, manifest.tasks)
         if check:
             golden = read_golden(folder)
@@ -88,8 +89,7 @@ class Bundle:
         self, logits: dict[str, NDArray[np.float32]], top_k: int | None = None
     ) -> list[dict[str, dict[str, Any]]]:
         """One dict per row, from task name to answer (see `serving.answers.answer`)."""
-        tasks = self.model.choose_tasks(tuple(logits)) if logits else ()
-        columns = [answer_rows(logits[task.name], task, top_k) for task in tasks]
+        columns = [answer_rows(column, self.model.task(name), top_k) for name, column in logits.items()]
         return [dict(zip(logits, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def logits(

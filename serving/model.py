@@ -39,16 +39,20 @@ class OnnxModel:
         self.tasks = tuple(tasks)
         self._by_name = {task.name: task for task in tasks}
 
+    def task(self, name: str) -> TaskSpec:
+        """The task of this name; UserError names the choices."""
+        try:
+            return self._by_name[name]
+        except KeyError:
+            raise UserError(f"no task '{name}'. Choose among: {', '.join(self._by_name)}") from None
+
     def choose_tasks(self, names: Sequence[str] | None) -> tuple[TaskSpec, ...]:
         """The named tasks in the order asked for (None: all); UserError names the choices."""
         if names is None:
             return self.tasks
         if not names:
             raise UserError(f"no task was asked for. Choose among: {', '.join(self._by_name)}; or leave it out for all")
-        try:
-            return tuple(map(self._by_name.__getitem__, dict.fromkeys(names)))
-        except KeyError as unknown:
-            raise UserError(f"no task '{unknown.args[0]}'. Choose among: {', '.join(self._by_name)}") from None
+        return tuple(map(self.task, dict.fromkeys(names)))
 
     def run(
         self, encodings: Sequence[Encoding], tasks: Sequence[str] | None = None, batch_size: int = 1

@@ -27,17 +27,19 @@ def providers_of(device: str) -> tuple[str, ...]:
 
 
 def create_session(
-    path: Path, threads: int = 1, providers: Sequence[str] = PROVIDERS["cpu"]
+    path: Path, threads: int = 1, providers: Sequence[str] = PROVIDERS["cpu"], *, plans_memory: bool = False
 ) -> onnxruntime.InferenceSession:
     """Load a graph for inference.
 
     Threads do not spin while they wait: spinning gains one caller little and costs all others their CPU. Memory is
-    kept in an arena, but not planned per shape: a server sees every length, and would remember a plan for each.
+    kept in an arena.
 
     Args:
         path: an ONNX file.
         threads: that one call of the session computes with, at least 1.
         providers: wanted execution providers, the first one foremost.
+        plans_memory: remember for each shape of the inputs where its tensors lie. Calls are some percent faster, and
+            memory grows with the number of shapes: for callers that know theirs to be few.
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed.
@@ -54,7 +56,7 @@ def create_session(
     try:
         session = runtime.InferenceSession(
             str(path),
-            sess_options=_options(runtime, threads),
+            sess_options=_options(runtime, threads, plans_memory=plans_memory),
             providers=list(providers),
             enable_fallback=0,  # else it prints to stdout and tries again
         )
@@ -69,12 +71,12 @@ def create_session(
     return session
 
 
-def _options(runtime: ModuleType, threads: int) -> Any:
+def _options(runtime: ModuleType, threads: int, *, plans_memory: bool) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = True
-    options.enable_mem_pattern = False
+    options.enable_mem_pattern = plans_memory
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")

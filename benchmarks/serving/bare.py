@@ -3,7 +3,9 @@
 Without a pause between two texts the model's weights stay in the processor's caches. A server that waits for its next
 request finds them gone, and so does the loop when it runs at a server's rate: both are measured.
 
-python -m benchmarks.serving.bare < plan.json
+python -m benchmarks.serving.bare < plans
+
+A plan of JSON per line, one result per line; all are measured in the one process, which waits for the next plan.
 """
 
 from __future__ import annotations
@@ -18,12 +20,15 @@ import numpy as np
 from benchmarks.serving.arrivals import Schedule, poisson_schedule
 from benchmarks.serving.peers.model import PeerModel
 
+MOST_PER_SECOND = 20_000
+"""Texts, more than any loop can run."""
+
 
 class BarePlan(msgspec.Struct, frozen=True):
     """What the loop does.
 
     Attributes:
-        bundle: the folder.
+        bundle: the folder; that of the first plan counts.
         precision: of the artifact.
         texts: drawn from as the generator does.
         seconds: of measuring; a quarter of it is spent on warming up before.
@@ -47,10 +52,10 @@ class BareResult(msgspec.Struct, frozen=True):
     texts_per_second: float
 
 
-def run(plan: BarePlan) -> BareResult:
+def run(plan: BarePlan, model: PeerModel) -> BareResult:
     """Warm up, then count."""
-    model = PeerModel(Path(plan.bundle), plan.precision)
-    order = np.random.default_rng([plan.seed, 1]).integers(0, len(plan.texts), size=1 << 20).tolist()
+    most = int(MOST_PER_SECOND * plan.seconds) + 1
+    order = np.random.default_rng([plan.seed, 1]).integers(0, len(plan.texts), size=most).tolist()
     _loop(model, plan.texts, order, plan.seconds / 4)
     cpu, clock = time.process_time(), time.perf_counter()
     if plan.rate is None:
@@ -77,6 +82,15 @@ def _paced(model: PeerModel, texts: list[str], schedule: Schedule) -> int:
     return len(schedule.intended)
 
 
+def main() -> None:
+    """Answer every plan with a result."""
+    model: PeerModel | None = None
+    for line in sys.stdin.buffer:
+        plan = msgspec.json.decode(line, type=BarePlan)
+        model = model or PeerModel(Path(plan.bundle), plan.precision)
+        sys.stdout.buffer.write(msgspec.json.encode(run(plan, model)) + b"\n")
+        sys.stdout.buffer.flush()
+
+
 if __name__ == "__main__":
-    result = run(msgspec.json.decode(sys.stdin.buffer.read(), type=BarePlan))
-    sys.stdout.buffer.write(msgspec.json.encode(result))
+    main()

@@ -6,9 +6,9 @@ Rounds are interleaved. Each starts all servers anew, for two starts of one serv
 do, and takes them in random order: the highest rate at which 99% of all requests sent are answered within the limit
 (p99 <= 50 ms, a refusal counts as a miss), searched for by turns, then goodput at 3 and at 10 times that rate. Then CPU
 per request of every server, and per text of the bare tokenise-and-run loop right beside ours: at full load (four
-requests under way, the loop without a pause), and at one common rate. With `--cpu-rate` only the CPU is measured, in
-rounds that take a tenth of the time. All other servers are stopped by signal meanwhile. The file is written after every
-cell; the same command continues it.
+requests under way, the loop without a pause), and at one common rate; `benchmarks.serving.cpu` compares that more
+finely. All other servers are stopped by signal meanwhile. The file is written after every cell; the same command
+continues it.
 Measure on a machine that does nothing else. A cell with a late generator is made again, and so is one in which a
 hypervisor took CPU time away; what stays disturbed is named above the table.
 """
@@ -54,20 +54,17 @@ CORPUS = Path(__file__).parents[2] / "compressor" / "data" / "corpora" / "suppor
 class Rounds:
     """Runs the cells of a round that are not in the store yet."""
 
-    def __init__(self, bench: Bench, store: Store, max_probes: int, cpu_rate: float | None = None) -> None:
+    def __init__(self, bench: Bench, store: Store, max_probes: int) -> None:
         """Measure nothing yet.
 
         Args:
             bench: starts the servers, and measures.
             store: keeps the cells.
             max_probes: of one search.
-            cpu_rate: requests per second at which CPU per request is compared, and then nothing else is measured; None:
-                a share of the slowest server's peak.
         """
         self._bench = bench
         self._store = store
         self._max_probes = max_probes
-        self._cpu_rate = cpu_rate
 
     def run(self, number: int) -> None:
         """One round: all servers anew, searches and overloads of them, then CPU per request."""
@@ -75,7 +72,7 @@ class Rounds:
         chance = random.Random(number)
         self._bench.start_anew(chance.sample(names, len(names)))
         chance.shuffle(names)
-        for name, peak in self._search(names, number) if self._cpu_rate is None else ():
+        for name, peak in self._search(names, number):
             with self._turn(name):
                 for factor in OVERLOADS if peak else ():
                     self._cell(f"{number}/{name}/overload-{factor}", name, f"overload-{factor}", factor * peak, number)
@@ -96,8 +93,6 @@ class Rounds:
 
     def even_rate(self) -> float:
         """The rate at which CPU per request is compared; 0 when no server has a peak yet."""
-        if self._cpu_rate is not None:
-            return self._cpu_rate
         peaks = [peak for name in self._bench.servers if (peak := self.peak(name, 0))]
         return EVEN_SHARE * min(peaks, default=0.0)
 
@@ -165,12 +160,12 @@ def main(given: Sequence[str] | None = None) -> None:
     os.sched_setaffinity(0, arguments.client_cpus)
     setting = _setting(arguments)
     servers = _servers(arguments, setting)
-    store = Store(arguments.output, _setup(setting, servers, arguments.cpu_rate))
+    store = Store(arguments.output, _setup(setting, servers))
     store.note("host", describe_host())
     store.note("quick", arguments.quick)
     started = time.monotonic()
     with Bench(setting, servers, store, arguments.output.with_suffix(".logs")) as bench:
-        rounds = Rounds(bench, store, max_probes=2 if arguments.quick else 10, cpu_rate=arguments.cpu_rate)
+        rounds = Rounds(bench, store, max_probes=2 if arguments.quick else 10)
         for number in range(arguments.rounds):
             before = time.monotonic()
             rounds.run(number)
@@ -213,7 +208,7 @@ def _servers(arguments: argparse.Namespace, setting: Setting) -> list[Server]:
     return [known[name] for name in names]
 
 
-def _setup(setting: Setting, servers: Sequence[Server], cpu_rate: float | None) -> dict[str, Any]:
+def _setup(setting: Setting, servers: Sequence[Server]) -> dict[str, Any]:
     """What the figures depend on; a resumed run must have the same."""
     manifest = read_manifest(setting.bundle)
     artifact = manifest.artifact(setting.precision)
@@ -228,7 +223,6 @@ def _setup(setting: Setting, servers: Sequence[Server], cpu_rate: float | None) 
         "limit_ms": setting.limit_seconds * 1e3,
         "seconds": setting.seconds,
         "servers": [server.name for server in servers],
-        **({} if cpu_rate is None else {"cpu_rate": cpu_rate}),
     }
 
 
@@ -275,9 +269,6 @@ def _parse(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=4.0, help="of a cell")
     parser.add_argument("--minutes", type=float, default=25.0, help="no further round begins that would exceed it")
     parser.add_argument("--rounds", type=int, default=MAX_ROUNDS, help="at most")
-    parser.add_argument(
-        "--cpu-rate", type=float, metavar="RATE", help="measure CPU per request alone, at RATE per second"
-    )
     parser.add_argument("--quick", action="store_true", help="to see that it runs; figures mean nothing")
     return parser.parse_args(given)
 

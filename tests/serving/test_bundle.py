@@ -309,3 +309,13 @@ def test_a_manifest_that_this_user_must_not_read_is_one_line(bundle_folder: Path
     monkeypatch.setattr(Path, "is_file", refuse)
     with pytest.raises(BundleError, match=r"cannot be read \(Permission denied\)"):
         Bundle.load(bundle_folder)
+
+
+@pytest.mark.parametrize(("precision", "plans_memory"), [("fp32", False), ("int8", True)])
+def test_memory_is_planned_where_calls_hold_one_text(bundle_folder: Path, precision: str, plans_memory: bool) -> None:
+    """As many shapes as lengths are few; batches of any length have no end of shapes."""
+    bundle = Bundle.load(bundle_folder, precision)
+    session = bundle.model.session
+    assert isinstance(session, InferenceSession)
+    assert bundle.safe_batch_size == (1 if plans_memory else 16)
+    assert session.get_session_options().enable_mem_pattern is plans_memory

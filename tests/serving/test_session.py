@@ -22,11 +22,12 @@ def test_a_session_has_the_threads_asked_for_and_none_that_spin(bundle_folder: P
     assert session.get_providers() == ["CPUExecutionProvider"]
 
 
-def test_a_session_keeps_freed_memory_and_no_plan_for_each_shape(bundle_folder: Path) -> None:
-    """A server sees every length: a plan for each of them is memory for each of them (decision 0013)."""
-    options = create_session(bundle_folder / "model.fp32.onnx").get_session_options()
+@pytest.mark.parametrize("plans_memory", [False, True])
+def test_a_session_keeps_freed_memory_and_plans_only_when_asked(bundle_folder: Path, plans_memory: bool) -> None:
+    """A plan for each shape is memory for each shape (decision 0013)."""
+    options = create_session(bundle_folder / "model.fp32.onnx", plans_memory=plans_memory).get_session_options()
     assert options.enable_cpu_mem_arena is True
-    assert options.enable_mem_pattern is False
+    assert options.enable_mem_pattern is plans_memory
 
 
 def test_a_gpu_is_never_replaced_by_the_cpu_in_silence(bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

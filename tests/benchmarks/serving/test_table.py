@@ -113,16 +113,6 @@ def test_the_table_has_a_row_per_server_and_the_file_is_continued(store: Store, 
         Store(tmp_path / "serving.json", {key: value for key, value in SETUP.items() if key != "servers"})
 
 
-def test_rounds_of_cpu_alone_have_a_table_of_their_own(store: Store) -> None:
-    """A peak that nobody looked for must not stand there as one that was not reached."""
-    kinds = ("even", "closed", "bare", "bare-even")
-    store.cells = {key: cell for key, cell in store.cells.items() if cell.kind in kinds}
-    text = render(store)
-    assert "| fastapi | 3.50 | 1.50 (1.50 to 1.50) | 3.50 | 2.00 (2.00 to 2.00) |" in text
-    assert text.count("goal at most") == 2
-    assert not any(word in text for word in ("highest rate", "goodput", "limit 50 ms"))
-
-
 def test_the_limit_grows_with_the_bare_loop(store: Store) -> None:
     """The goal is the larger of half a millisecond and 15%: of a slow model the share counts."""
     for number in range(2):

@@ -1,0 +1,372 @@
+"""CPU time per request, by thread: our server, the bare tokenise-and-run loop, other servers and other checkouts.
+
+    python -m benchmarks.serving.cpu BUNDLE --peers .peer-serving --output cpu.json
+    python -m benchmarks.serving.cpu BUNDLE --contestants compressor --checkout before=../before --output change.json
+
+A machine that is not alone changes its speed within seconds, by more than what is looked for. So all contestants take
+turns in windows of half a second at full load (four requests under way, the loop without a pause), and of some more
+at a common rate, in random order and with the same texts at the same times. What is compared are differences within
+a turn. Every round starts all of them anew, for two starts of one server differ by as much as two servers: where a
+process's memory lies decides what it finds in a cache; intervals are over rounds. The other processes are stopped by
+signal meanwhile. Turns in which a hypervisor took CPU time away are left out. The time is the scheduler's own, in
+nanoseconds: clock ticks of 10 ms would be too coarse. `--checkout NAME=FOLDER` is our server from another working tree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+
+from benchmarks.serving.bare import BarePlan, BareResult
+from benchmarks.serving.generate import Plan, run
+from benchmarks.serving.measure import CORPUS, cpu_set, read_texts
+from benchmarks.serving.processes import PROC, ServerProcess, free_port, members, read_process_table
+from benchmarks.serving.servers import FLOOR, OURS, Server, all_servers
+from benchmarks.serving.table import Interval, cpu_goal
+from benchmarks.serving.undisturbed import was_stolen
+from export.benchmark.conditions import Watch
+from export.statistics import bootstrap_interval
+from serving.host import describe_host
+from serving.manifest import read_manifest
+
+BARE = "bare"
+FULL, PACED = "full", "paced"
+WARM_UP_SECONDS = 1.0
+PRIMING_SHARE = 0.25
+"""Of a window, at full load before it; counts nowhere. The bare loop does the same."""
+
+
+class Window(msgspec.Struct, frozen=True):
+    """CPU time of one contestant in one window, in milliseconds per answer.
+
+    Attributes:
+        contestant: its name.
+        kind: full (load) or paced (at the common rate).
+        round: all contestants of a round were started for it.
+        turn: windows of one turn were measured one right after the other, with the same texts.
+        loop_ms: of the first process's first thread, where the event loop runs if the server is one process.
+        other_ms: of all other threads, and of the processes that it started.
+        answers: in the window.
+        steal_share: of the CPUs' time, taken away by the hypervisor during the whole turn.
+    """
+
+    contestant: str
+    kind: str
+    round: int
+    turn: int
+    loop_ms: float
+    other_ms: float
+    answers: int
+    steal_share: float | None = None
+
+    @property
+    def total_ms(self) -> float:
+        """Of all threads."""
+        return self.loop_ms + self.other_ms
+
+
+class ThreadTimes(NamedTuple):
+    """CPU seconds so far."""
+
+    loop: float
+    others: float
+
+
+class Load(NamedTuple):
+    """What contestants have to do in one window.
+
+    Attributes:
+        kind: full or paced.
+        seconds: its length.
+        rate: requests per second; None for as many as four connections, or a loop, can have answered.
+        seed: of texts and times.
+    """
+
+    kind: str
+    seconds: float
+    rate: float | None
+    seed: int
+
+
+class Contestant(Protocol):
+    """Something that runs and answers texts."""
+
+    def measure(self, load: Load) -> tuple[float, float, int]:
+        """CPU milliseconds of the event loop and of all else, per answer, and the number of answers."""
+        ...
+
+
+def thread_times(root: int) -> ThreadTimes:
+    """CPU seconds of a process's first thread, and of all others that belong to it; what has ended does not count."""
+    seconds = {}
+    for pid in members(read_process_table(), root):
+        with contextlib.suppress(OSError):  # it ended while we looked
+            for folder in (PROC / str(pid) / "task").iterdir():
+                seconds[int(folder.name)] = int((folder / "schedstat").read_text().split()[0]) / 1e9
+    first = seconds.pop(root, 0.0)
+    return ThreadTimes(first, sum(seconds.values()))
+
+
+class RunningServer:
+    """A server that is paused between its windows."""
+
+    def __init__(self, server: Server, process: ServerProcess, texts: Sequence[str]) -> None:
+        """Warm it up."""
+        bodies = [json.dumps({"text": text}) for text in texts]
+        self._process = process
+        self._plan = Plan(
+            port=process.port, path=server.path, bodies=bodies, expected=[""] * len(bodies), headers=server.headers
+        )
+        self._send(Load(FULL, WARM_UP_SECONDS, None, 0))
+        process.pause()
+
+    def measure(self, load: Load) -> tuple[float, float, int]:
+        """See `Contestant`."""
+        self._process.resume()
+        try:
+            self._send(Load(FULL, PRIMING_SHARE * load.seconds, None, load.seed))
+            before = thread_times(self._process.pid)
+            answers = self._send(load)
+            after = thread_times(self._process.pid)
+        finally:
+            self._process.pause()
+        per_answer = 1e3 / max(answers, 1)
+        return (after.loop - before.loop) * per_answer, (after.others - before.others) * per_answer, answers
+
+    def _send(self, load: Load) -> int:
+        plan = msgspec.structs.replace(self._plan, seconds=load.seconds, seed=load.seed)
+        if load.rate is None:
+            return run(msgspec.structs.replace(plan, mode="closed")).summary.ok
+        return run(msgspec.structs.replace(plan, rate=load.rate)).summary.ok
+
+
+class BareLoop:
+    """The loop without a server, in a process of its own that waits between its windows."""
+
+    def __init__(self, plan: BarePlan, process: subprocess.Popen[bytes]) -> None:
+        """Warm it up.
+
+        Args:
+            plan: seconds, seed and rate change from window to window.
+            process: `benchmarks.serving.bare`.
+        """
+        self._plan = plan
+        self._process = process
+        self.measure(Load(FULL, WARM_UP_SECONDS, None, 0))
+
+    def measure(self, load: Load) -> tuple[float, float, int]:
+        """See `Contestant`; RuntimeError when the process has ended."""
+        plan = msgspec.structs.replace(self._plan, seconds=load.seconds, seed=load.seed, rate=load.rate)
+        to_it, from_it = _pipes(self._process)
+        to_it.write(msgspec.json.encode(plan) + b"\n")
+        to_it.flush()
+        if not (line := from_it.readline()):
+            raise RuntimeError("the bare loop ended; what it said stands above")
+        result = msgspec.json.decode(line, type=BareResult)
+        return result.cpu_ms_per_text, 0.0, result.texts
+
+
+def render(windows: Sequence[Window], rate: float) -> str:
+    """Tables in Markdown, one per kind of load, and what they say of the goal; means over rounds."""
+    turns = {(window.round, window.turn) for window in windows}
+    stolen = {(window.round, window.turn) for window in windows if was_stolen(window.steal_share)}
+    kept = [window for window in windows if (window.round, window.turn) not in stolen]
+    rounds = len({window.round for window in kept})
+    parts = [
+        f"{rounds} rounds, every contestant started anew in each; {len(turns)} turns, {len(stolen)} of them left out "
+        "because the hypervisor took CPU time away."
+    ]
+    for kind, where in ((FULL, "at full load"), (PACED, f"at {rate:g} requests per second")):
+        parts += _tables([window for window in kept if window.kind == kind], where)
+    return "\n\n".join(parts)
+
+
+def _tables(windows: Sequence[Window], where: str) -> Iterator[str]:
+    names = list(dict.fromkeys(window.contestant for window in windows))
+    if not names:
+        return
+    first = names[0]
+    above = {name: _more(windows, name, first, "total_ms") for name in names[1:]}
+    lines = [
+        f"CPU-ms per request {where}:",
+        "",
+        f"| | event loop | other threads | together | more than {first} | event loop more than {first} |",
+        "|---|--:|--:|--:|---|---|",
+    ]
+    for name in names:
+        own = [window for window in windows if window.contestant == name]
+        loop, other, total = (f"{_mean_of_rounds(own, field):.3f}" for field in ("loop_ms", "other_ms", "total_ms"))
+        threads = " | " if name == BARE else f"{loop} | {other}"
+        loop_more = _more(windows, name, first, "loop_ms").show("+.3f") if BARE not in (name, first) else ""
+        more = above[name].show("+.3f") if name in above else ""
+        lines.append(f"| {name} | {threads} | {total} | {more} | {loop_more if more else ''} |")
+    yield "\n".join(lines)
+    if OURS in above and first == BARE:
+        bare = _mean_of_rounds([window for window in windows if window.contestant == BARE], "total_ms")
+        yield f"- {cpu_goal(where, bare, above[OURS])}"
+
+
+def _mean_of_rounds(windows: Sequence[Window], field: str) -> float:
+    return float(np.mean(list(_by_round({(w.round, w.turn): getattr(w, field) for w in windows}).values())))
+
+
+def _by_round(values: Mapping[tuple[int, int], float]) -> dict[int, float]:
+    """The mean over the turns of each round."""
+    rounds: dict[int, list[float]] = {}
+    for (number, _), value in values.items():
+        rounds.setdefault(number, []).append(value)
+    return {number: float(np.mean(of_turns)) for number, of_turns in rounds.items()}
+
+
+def _more(windows: Sequence[Window], name: str, first: str, field: str) -> Interval:
+    """The mean difference with its 95% interval over rounds, paired turn by turn."""
+    sides = [
+        {(w.round, w.turn): getattr(w, field) for w in windows if w.contestant == contestant}
+        for contestant in (name, first)
+    ]
+    pairs = {key: value - sides[1][key] for key, value in sides[0].items() if key in sides[1]}
+    differences = np.array(list(_by_round(pairs).values()))
+    value, low, high = bootstrap_interval(lambda rows: float(np.mean(rows)), differences, samples=4000)
+    return Interval(value, low, high) if len(differences) > 1 else Interval(value, float("nan"), float("nan"))
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Measure, and write JSON and a table."""
+    arguments = _parse(given)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # servers are stopped on the way out
+    os.sched_setaffinity(0, arguments.client_cpus)  # the generator runs in this process
+    found = {"host": describe_host(), "rate": arguments.rate, "bundle": read_manifest(arguments.bundle).version}
+    windows: list[Window] = []
+    for number in range(arguments.rounds):
+        windows += _round(number, arguments)
+        arguments.output.write_text(json.dumps(found | {"windows": msgspec.to_builtins(windows)}) + "\n")
+        print(f"round {number} of {arguments.rounds}", flush=True)
+    table = render(windows, arguments.rate)
+    arguments.output.with_suffix(".md").write_text(table + "\n")
+    print(table)
+
+
+def _round(number: int, arguments: argparse.Namespace) -> list[Window]:
+    """All windows of one round; contestants are started for it, and ended after it."""
+    texts = read_texts([CORPUS])
+    chance = random.Random(number)
+    servers = _servers(arguments)
+    names = [*arguments.contestants, *(name for name, _ in arguments.checkout)]
+    windows = []
+    with ExitStack() as stack:
+        running: dict[str, Contestant] = {}
+        for name in chance.sample(names, len(names)):
+            start = _bare(texts, arguments) if name == BARE else _running(servers[name], texts, arguments)
+            running[name] = stack.enter_context(start)
+        for turn in range(arguments.turns):
+            watch = Watch(cpus=arguments.server_cpus | arguments.client_cpus)
+            order = chance.sample(names, len(names))
+            seed = number * arguments.turns + turn
+            loads = [Load(FULL, arguments.seconds, None, seed)]
+            loads.append(Load(PACED, arguments.paced_seconds, arguments.rate, seed))
+            measured = {(name, load): running[name].measure(load) for load in loads for name in order}
+            steal_share = watch.conditions().steal_share
+            windows += [
+                Window(name, load.kind, number, turn, *measured[name, load], steal_share=steal_share)
+                for name in names
+                for load in loads
+            ]
+    return windows
+
+
+def _servers(arguments: argparse.Namespace) -> dict[str, Server]:
+    known = all_servers(
+        arguments.bundle.absolute(),
+        (arguments.peers / "bin" / "python").absolute(),
+        arguments.server_cpus,
+        precision=_precision(arguments),
+        limit_seconds=arguments.limit_ms / 1e3,
+    )
+    if unknown := set(arguments.contestants) - {*known, BARE}:
+        raise SystemExit(f"no contestant {sorted(unknown)[0]!r}. Choose among: {', '.join([BARE, *known])}")
+    for name, folder in arguments.checkout:
+        known[name] = replace(known[OURS], name=name, environment={"PYTHONPATH": str(folder.absolute())})
+    return known
+
+
+def _precision(arguments: argparse.Namespace) -> str:
+    return read_manifest(arguments.bundle).artifact(None).precision
+
+
+@contextlib.contextmanager
+def _running(server: Server, texts: Sequence[str], arguments: argparse.Namespace) -> Iterator[Contestant]:
+    port = free_port()
+    with arguments.output.with_suffix(f".{server.name}.log").open("ab") as log:
+        process = ServerProcess(
+            server.command(port), port, cpus=arguments.server_cpus, environment=server.environment, log=log
+        )
+    try:
+        process.wait_until_ready(server.ready_path)
+        yield RunningServer(server, process, texts)
+    finally:
+        process.stop()
+
+
+@contextlib.contextmanager
+def _bare(texts: Sequence[str], arguments: argparse.Namespace) -> Iterator[Contestant]:
+    plan = BarePlan(str(arguments.bundle), _precision(arguments), list(texts), 1.0, 0)
+    with subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.serving.bare"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: os.sched_setaffinity(0, arguments.server_cpus),
+    ) as process:
+        yield BareLoop(plan, process)
+
+
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+    if process.stdin is None or process.stdout is None:
+        raise ValueError("the process needs pipes for its input and its output")
+    return process.stdin, process.stdout
+
+
+def _checkout(text: str) -> tuple[str, Path]:
+    name, _, folder = text.partition("=")
+    return name, Path(folder)
+
+
+def _parse(given: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--peers", type=Path, default=Path(".peer-serving"), help="their environment")
+    parser.add_argument(
+        "--contestants", nargs="+", default=[BARE, OURS, FLOOR], help="the first is what others are compared with"
+    )
+    parser.add_argument("--checkout", type=_checkout, action="append", default=[], metavar="NAME=FOLDER")
+    parser.add_argument("--rate", type=float, default=57.0, help="requests per second at the common rate")
+    parser.add_argument("--limit-ms", type=float, default=50.0, help="the deadline that our server is told")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--turns", type=int, default=10, help="of each round")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of a window at full load")
+    parser.add_argument("--paced-seconds", type=float, default=1.5, help="of a window at the common rate")
+    parser.add_argument("--server-cpus", type=cpu_set, default={0})
+    parser.add_argument("--client-cpus", type=cpu_set, default={1})
+    parser.add_argument("--output", type=Path, default=Path("cpu.json"), help="the table goes beside it")
+    arguments = parser.parse_args(given)
+    if unknown := [name for name, folder in arguments.checkout if not (folder / "serving").is_dir()]:
+        parser.error(f"--checkout {unknown[0]}: there is no folder 'serving' in it; give NAME=FOLDER of a working tree")
+    return arguments
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""CPU time by thread: whose it is, and what the table says of it."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+
+from benchmarks.serving import bare
+from benchmarks.serving.bare import BarePlan, BareResult
+from benchmarks.serving.cpu import FULL, PACED, ThreadTimes, Window, main, render, thread_times
+from benchmarks.serving.processes import members, read_process_table
+
+BUSY = """
+import sys, threading, time
+
+def burn():
+    while time.thread_time() < 0.5:
+        pass
+    print("done", flush=True)
+    time.sleep(60)
+
+if sys.argv[1] == "first":
+    burn()
+threading.Thread(target=burn).start()
+time.sleep(60)
+"""
+
+
+def times_of(program: str, *arguments: str) -> ThreadTimes:
+    """What a program took until it said that it was done."""
+    with subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"done\n"
+            return thread_times(process.pid)
+        finally:
+            for pid in members(read_process_table(), process.pid):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("who", ["first", "another"])
+def test_time_counts_for_the_thread_that_took_it(who: str) -> None:
+    """The event loop runs on the first one."""
+    times = times_of(BUSY, who)
+    assert (times.loop >= 0.5, times.others >= 0.5) == (who == "first", who == "another")
+
+
+def test_time_of_the_processes_that_a_server_starts_is_its_own() -> None:
+    """A server whose workers are processes would look as if it computed nothing."""
+    parent = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1], 'first'])"
+    times = times_of(parent, BUSY)
+    assert times.others >= 0.5 > times.loop
+
+
+def windows_of(*rounds: dict[str, float], kind: str = FULL) -> list[Window]:
+    """One window per contestant and turn; rounds have two turns, the second a slow one for all."""
+    return [
+        Window(name, kind, number, turn, loop + turn, 3.0, 100, steal_share=0.0)
+        for number, contestants in enumerate(rounds)
+        for turn in range(2)
+        for name, loop in contestants.items()
+    ]
+
+
+def test_turns_with_stolen_time_are_left_out_and_counted() -> None:
+    """What another machine's load did to one window tells nothing of a server."""
+    windows = windows_of({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 2.0})
+    stolen = [Window(name, FULL, 1, 2, 90.0 * len(name), 0.0, 100, steal_share=0.5) for name in ("a", "b")]
+    text = render(windows + stolen, 57.0)
+    assert text.startswith("2 rounds, every contestant started anew in each; 5 turns, 1 of them left out")
+    assert render(windows, 57.0).splitlines()[2:] == text.splitlines()[2:]
+
+
+def test_contestants_are_compared_with_the_first_turn_by_turn() -> None:
+    """Windows of one turn have the same texts, and nearly the same machine; the interval is over rounds."""
+    windows = windows_of({"before": 0.9, "after": 0.7}, {"before": 1.9, "after": 1.5})
+    first, second = render(windows, 57.0).splitlines()[-2:]
+    assert first == "| before | 1.900 | 3.000 | 4.900 |  |  |"
+    more = "-0.300 (-0.400 to -0.200)"
+    assert second == f"| after | 1.600 | 3.000 | 4.600 | {more} | {more} |"
+
+
+def test_the_goal_is_judged_against_the_bare_loop_for_each_kind_of_load() -> None:
+    """The loop is no server: it has no event loop to compare."""
+    windows = windows_of({"bare": 0.0, "compressor": 0.25}, {"bare": 0.0, "compressor": 0.35})
+    windows += windows_of({"bare": 0.0, "compressor": 0.75}, {"bare": 0.0, "compressor": 0.85}, kind=PACED)
+    lines = render(windows, 38.0).splitlines()
+    assert "| bare |  |  | 3.500 |  |  |" in lines
+    assert "| compressor | 0.800 | 3.000 | 3.800 | +0.300 (+0.250 to +0.350) |  |" in lines
+    goals = [line for line in lines if line.startswith("- ")]
+    assert [goal.rsplit(" ", 1)[1] for goal in goals] == ["reached", "MISSED"]
+    assert "at full load" in goals[0]
+    assert "at 38 requests per second" in goals[1]
+
+
+def test_the_bare_loop_answers_every_plan_with_the_model_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits between its windows, with its model, as a server does."""
+    loaded, answered = [], []
+
+    class Model:
+        def __init__(self, bundle: Path, precision: str) -> None:
+            loaded.append((bundle, precision))
+
+        def encode(self, text: str) -> str:
+            time.sleep(0.001)
+            return text
+
+        def run(self, encodings: list[str]) -> None:
+            answered.append(encodings)
+
+    plan = BarePlan("folder", "fp32", ["a text", "and another"], 0.2, seed=1)
+    plans = [plan, msgspec.structs.replace(plan, rate=50.0)]
+    given, said = (SimpleNamespace(buffer=io.BytesIO(text)) for text in (_lines(plans), b""))
+    monkeypatch.setattr(bare, "PeerModel", Model)
+    monkeypatch.setattr(sys, "stdin", given)
+    monkeypatch.setattr(sys, "stdout", said)
+    bare.main()
+    full, paced = (msgspec.json.decode(line, type=BareResult) for line in said.buffer.getvalue().splitlines())
+    assert loaded == [(Path("folder"), "fp32")]
+    assert {tuple(texts) for texts in answered} == {("a text",), ("and another",)}
+    assert full.texts > 2 * paced.texts > 0
+    assert full.texts_per_second > 2 * paced.texts_per_second
+
+
+def _lines(plans: list[BarePlan]) -> bytes:
+    return b"".join(msgspec.json.encode(plan) + b"\n" for plan in plans)
+
+
+def test_a_checkout_must_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The installed package would be measured in its place, and called a change."""
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--checkout", f"before={tmp_path}"])
+    assert "there is no folder 'serving' in it" in capsys.readouterr().err
