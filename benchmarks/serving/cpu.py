@@ -44,6 +44,7 @@ from serving.host import describe_host
 from serving.manifest import read_manifest
 
 BARE = "bare"
+FIELDS = ("loop_ms", "other_ms", "total_ms")
 FULL, PACED = "full", "paced"
 WARM_UP_SECONDS = 1.0
 PRIMING_SHARE = 0.25
@@ -200,24 +201,29 @@ def _tables(windows: Sequence[Window], where: str) -> Iterator[str]:
     if not names:
         return
     first = names[0]
-    above = {name: _more(windows, name, first, "total_ms") for name in names[1:]}
     lines = [
         f"CPU-ms per request {where}:",
         "",
-        f"| | event loop | other threads | together | more than {first} | event loop more than {first} |",
-        "|---|--:|--:|--:|---|---|",
+        f"| | event loop | other threads | together | more than {first} |",
+        "|---|--:|--:|--:|---|",
     ]
     for name in names:
         own = [window for window in windows if window.contestant == name]
-        loop, other, total = (f"{_mean_of_rounds(own, field):.3f}" for field in ("loop_ms", "other_ms", "total_ms"))
+        loop, other, total = (f"{_mean_of_rounds(own, field):.3f}" for field in FIELDS)
         threads = " | " if name == BARE else f"{loop} | {other}"
-        loop_more = _more(windows, name, first, "loop_ms").show("+.3f") if BARE not in (name, first) else ""
-        more = above[name].show("+.3f") if name in above else ""
-        lines.append(f"| {name} | {threads} | {total} | {more} | {loop_more if more else ''} |")
+        more = "" if name == first else _more(windows, name, first, "total_ms").show("+.3f")
+        lines.append(f"| {name} | {threads} | {total} | {more} |")
     yield "\n".join(lines)
-    if OURS in above and first == BARE:
+    remarks = []
+    if first == BARE and OURS in names:
         bare = _mean_of_rounds([window for window in windows if window.contestant == BARE], "total_ms")
-        yield f"- {cpu_goal(where, bare, above[OURS])}"
+        remarks.append(f"- {cpu_goal(where, bare, _more(windows, OURS, BARE, 'total_ms'))}")
+    for name in names if OURS in names else ():
+        if name not in (OURS, BARE):
+            loop, other, total = (_more(windows, OURS, name, field).show("+.3f") for field in FIELDS)
+            remarks.append(f"- {OURS} more than {name}: event loop {loop}, other threads {other}, together {total}")
+    if remarks:
+        yield "\n".join(remarks)
 
 
 def _mean_of_rounds(windows: Sequence[Window], field: str) -> float:
