@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 from serving.errors import BundleError, MissingExtraError, UserError
 from serving.session import create_session, providers_of
+
+TELEMETRY = "ORT_DISABLE_TELEMETRY"
 
 
 def test_a_session_has_the_threads_asked_for_and_none_that_spin(bundle_folder: Path) -> None:
@@ -90,3 +93,36 @@ def test_serving_imports_neither_torch_nor_transformers() -> None:
     )
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.parametrize("package", ["serving.session", "export.optimise", "compressor.recipe", "cli.main"])
+def test_onnx_runtime_is_told_to_report_to_nobody_before_it_is_loaded(package: str) -> None:
+    """Since 1.29 it sends the names and hashes of models to its maker, unless this is set before it starts."""
+    program = f"""
+import os, sys
+
+def watch(event, arguments):
+    if event == "import" and arguments[0] == "onnxruntime":
+        assert os.environ["{TELEMETRY}"] == "1", "it is loaded before it was told"
+
+sys.addaudithook(watch)
+import {package}
+print(os.environ["{TELEMETRY}"])
+"""
+    assert _run(program, {}) == "1"
+    assert _run(program.replace("assert", "pass #"), {TELEMETRY: "0"}) == "0"  # the user's own setting is left alone
+
+
+def test_a_loaded_bundle_leaves_no_trace_in_the_home_folder(bundle_folder: Path, tmp_path: Path) -> None:
+    """A device id in the user's cache is how those reports would be told apart."""
+    (home := tmp_path / "home").mkdir()
+    program = f"from serving.bundle import Bundle; print(len(Bundle.load({str(bundle_folder)!r}).predict(['hi'])))"
+    assert _run(program, {"HOME": str(home)}) == "1"
+    assert list(home.rglob("*")) == []
+
+
+def _run(program: str, environment: dict[str, str]) -> str:
+    """What a program prints in a process that knows nothing of test runs, in which the library is silent anyway."""
+    kept = {name: value for name, value in os.environ.items() if name not in (TELEMETRY, "CI", "GITHUB_ACTIONS")}
+    done = subprocess.run([sys.executable, "-c", program], env=kept | environment, stdout=subprocess.PIPE, check=True)
+    return done.stdout.decode().strip()
