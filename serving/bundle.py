@@ -67,7 +67,7 @@ class Bundle:
         if check:
             verify_files(folder, manifest)
         encoder = TextEncoder.load(folder / TOKENIZER_FILE, manifest.inputs)
-        alone = device == "cpu" and not artifact.batch_invariant  # one text per call: as many shapes as lengths
+        alone = device == "cpu" and not artifact.batch_invariant  # `safe_batch_size` is 1: as many shapes as lengths
         session = create_session(folder / artifact.file, threads, providers_of(device), plans_memory=alone)
         model = OnnxModel(session if device == "cpu" else BoundSession(session, device), encoder, manifest.tasks)
         if check:
@@ -114,7 +114,8 @@ class Bundle:
             texts: strings, or pairs for a bundle that reads pairs.
             tasks: names of the tasks to answer; None for all.
             top_k: labels to show under `scores`; None for all.
-            batch_size: texts per call of the model; None for `safe_batch_size`.
+            batch_size: texts per call of the model; None for `safe_batch_size`. Where that is 1, the memory of larger
+                calls grows with the number of different shapes.
 
         Returns:
             One dict per text, from task name to answer.

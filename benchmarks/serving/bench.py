@@ -87,8 +87,9 @@ class Bench:
 
     def start_anew(self, names: Sequence[str]) -> None:
         """End every server, then start, check and pause the named ones, one after the other."""
-        while self._processes:
-            self._processes.popitem()[1].stop()
+        for name in list(self._processes):
+            self._processes[name].stop()
+            del self._processes[name]
         for name in names:
             self._start(name)
 

@@ -6,8 +6,8 @@
 A machine that is not alone changes its speed within seconds, by more than what is looked for. So all contestants take
 turns in windows of half a second at full load (four requests under way, the loop without a pause), and of some more
 at a common rate, in random order and with the same texts at the same times. What is compared are differences within
-a turn. Every round starts all of them anew, for two starts of one server differ by as much as two servers: where a
-process's memory lies decides what it finds in a cache; intervals are over rounds. The other processes are stopped by
+a turn. Every round starts all of them anew, for two starts of one server can differ too: where a process's memory
+lies decides what it finds in a cache; intervals (Student's t) are over rounds. The other processes are stopped by
 signal meanwhile. Turns in which a hypervisor took CPU time away are left out. The time is the scheduler's own, in
 nanoseconds: clock ticks of 10 ms would be too coarse. `--checkout NAME=FOLDER` is our server from another working tree.
 """
@@ -19,6 +19,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -26,20 +27,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
+from scipy.stats import ttest_1samp
 
+from benchmarks.serving.answers import Expected, check_server, expected_answers
 from benchmarks.serving.bare import BarePlan, BareResult
+from benchmarks.serving.bench import CHECKED_TEXTS
 from benchmarks.serving.generate import Plan, run
 from benchmarks.serving.measure import CORPUS, cpu_set, read_texts
 from benchmarks.serving.processes import PROC, ServerProcess, free_port, members, read_process_table
-from benchmarks.serving.servers import FLOOR, OURS, Server, all_servers
+from benchmarks.serving.servers import FLOOR, OURS, ROOT, Server, all_servers
 from benchmarks.serving.table import Interval, cpu_goal
 from benchmarks.serving.undisturbed import was_stolen
 from export.benchmark.conditions import Watch
-from export.statistics import bootstrap_interval
 from serving.host import describe_host
 from serving.manifest import read_manifest
 
@@ -123,10 +126,11 @@ def thread_times(root: int) -> ThreadTimes:
 
 
 class RunningServer:
-    """A server that is paused between its windows."""
+    """A server that is paused between its windows, and must answer every request in them."""
 
     def __init__(self, server: Server, process: ServerProcess, texts: Sequence[str]) -> None:
         """Warm it up."""
+        self._title = server.title
         bodies = [json.dumps({"text": text}) for text in texts]
         self._process = process
         self._plan = Plan(
@@ -136,7 +140,7 @@ class RunningServer:
         process.pause()
 
     def measure(self, load: Load) -> tuple[float, float, int]:
-        """See `Contestant`."""
+        """See `Contestant`; RuntimeError when a request was not answered: its time would count as nobody's."""
         self._process.resume()
         try:
             self._send(Load(FULL, PRIMING_SHARE * load.seconds, None, load.seed))
@@ -145,14 +149,21 @@ class RunningServer:
             after = thread_times(self._process.pid)
         finally:
             self._process.pause()
-        per_answer = 1e3 / max(answers, 1)
+        per_answer = 1e3 / answers
         return (after.loop - before.loop) * per_answer, (after.others - before.others) * per_answer, answers
 
     def _send(self, load: Load) -> int:
         plan = msgspec.structs.replace(self._plan, seconds=load.seconds, seed=load.seed)
         if load.rate is None:
-            return run(msgspec.structs.replace(plan, mode="closed")).summary.ok
-        return run(msgspec.structs.replace(plan, rate=load.rate)).summary.ok
+            plan = msgspec.structs.replace(plan, mode="closed")
+        else:
+            plan = msgspec.structs.replace(plan, rate=load.rate)
+        summary = run(plan).summary
+        if not summary.ok or summary.ok < summary.sent:
+            raise RuntimeError(
+                f"{self._title} answered {summary.ok} of {summary.sent} requests; see its log, or lower the rate"
+            )
+        return summary.ok
 
 
 class BareLoop:
@@ -173,8 +184,8 @@ class BareLoop:
         """See `Contestant`; RuntimeError when the process has ended."""
         plan = msgspec.structs.replace(self._plan, seconds=load.seconds, seed=load.seed, rate=load.rate)
         to_it, from_it = _pipes(self._process)
-        to_it.write(msgspec.json.encode(plan) + b"\n")
-        to_it.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended: nothing can be read either
+            to_it.write(msgspec.json.encode(plan) + b"\n")
         if not (line := from_it.readline()):
             raise RuntimeError("the bare loop ended; what it said stands above")
         result = msgspec.json.decode(line, type=BareResult)
@@ -182,7 +193,7 @@ class BareLoop:
 
 
 def render(windows: Sequence[Window], rate: float) -> str:
-    """Tables in Markdown, one per kind of load, and what they say of the goal; means over rounds."""
+    """Tables in Markdown, one per kind of load, and what they say of the goal; means over rounds, with t intervals."""
     turns = {(window.round, window.turn) for window in windows}
     stolen = {(window.round, window.turn) for window in windows if was_stolen(window.steal_share)}
     kept = [window for window in windows if (window.round, window.turn) not in stolen]
@@ -246,19 +257,21 @@ def _more(windows: Sequence[Window], name: str, first: str, field: str) -> Inter
     ]
     pairs = {key: value - sides[1][key] for key, value in sides[0].items() if key in sides[1]}
     differences = np.array(list(_by_round(pairs).values()))
-    value, low, high = bootstrap_interval(lambda rows: float(np.mean(rows)), differences, samples=4000)
-    return Interval(value, low, high) if len(differences) > 1 else Interval(value, float("nan"), float("nan"))
+    low, high = ttest_1samp(differences, 0.0).confidence_interval() if len(differences) > 1 else (np.nan, np.nan)
+    return Interval(float(differences.mean()), float(low), float(high))
 
 
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, and write JSON and a table."""
     arguments = _parse(given)
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # servers are stopped on the way out
+    found = _setup(arguments)
     os.sched_setaffinity(0, arguments.client_cpus)  # the generator runs in this process
-    found = {"host": describe_host(), "rate": arguments.rate, "bundle": read_manifest(arguments.bundle).version}
+    texts = read_texts([CORPUS])
+    expected = expected_answers(arguments.bundle, _precision(arguments), texts[:CHECKED_TEXTS])
     windows: list[Window] = []
     for number in range(arguments.rounds):
-        windows += _round(number, arguments)
+        windows += _round(number, texts, expected, arguments)
         arguments.output.write_text(json.dumps(found | {"windows": msgspec.to_builtins(windows)}) + "\n")
         print(f"round {number} of {arguments.rounds}", flush=True)
     table = render(windows, arguments.rate)
@@ -266,9 +279,40 @@ def main(given: Sequence[str] | None = None) -> None:
     print(table)
 
 
-def _round(number: int, arguments: argparse.Namespace) -> list[Window]:
+def _setup(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the figures depend on; SystemExit for contestants that are not there."""
+    python = arguments.peers / "bin" / "python"
+    if not python.exists() and set(arguments.contestants) - {BARE, OURS}:
+        raise SystemExit(f"there is no {python}. Run benchmarks.serving.measure first, which makes it, or give --peers")
+    _servers(arguments)
+    manifest = read_manifest(arguments.bundle)
+    artifact = manifest.artifact(None)
+    checkouts = {OURS: ROOT, **dict(arguments.checkout)}
+    return {
+        "host": describe_host(),
+        "bundle": f"{manifest.name} {manifest.version}",
+        "file": artifact.file,
+        "sha256": artifact.sha256,
+        "server_cpus": sorted(arguments.server_cpus),
+        "client_cpus": sorted(arguments.client_cpus),
+        "rate": arguments.rate,
+        "seconds": arguments.seconds,
+        "paced_seconds": arguments.paced_seconds,
+        "limit_ms": arguments.limit_ms,
+        "commits": {name: _commit(folder) for name, folder in checkouts.items()},
+    }
+
+
+def _commit(folder: Path) -> str | None:
+    """Of a working tree, with a plus where it has changes; None where there is no repository."""
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        command = ["git", "-C", str(folder), "describe", "--always", "--dirty=+", "--exclude", "*"]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return None
+
+
+def _round(number: int, texts: Sequence[str], expected: Expected, arguments: argparse.Namespace) -> list[Window]:
     """All windows of one round; contestants are started for it, and ended after it."""
-    texts = read_texts([CORPUS])
     chance = random.Random(number)
     servers = _servers(arguments)
     names = [*arguments.contestants, *(name for name, _ in arguments.checkout)]
@@ -276,7 +320,7 @@ def _round(number: int, arguments: argparse.Namespace) -> list[Window]:
     with ExitStack() as stack:
         running: dict[str, Contestant] = {}
         for name in chance.sample(names, len(names)):
-            start = _bare(texts, arguments) if name == BARE else _running(servers[name], texts, arguments)
+            start = _bare(texts, arguments) if name == BARE else _running(servers[name], texts, expected, arguments)
             running[name] = stack.enter_context(start)
         for turn in range(arguments.turns):
             watch = Watch(cpus=arguments.server_cpus | arguments.client_cpus)
@@ -314,7 +358,9 @@ def _precision(arguments: argparse.Namespace) -> str:
 
 
 @contextlib.contextmanager
-def _running(server: Server, texts: Sequence[str], arguments: argparse.Namespace) -> Iterator[Contestant]:
+def _running(
+    server: Server, texts: Sequence[str], expected: Expected, arguments: argparse.Namespace
+) -> Iterator[Contestant]:
     port = free_port()
     with arguments.output.with_suffix(f".{server.name}.log").open("ab") as log:
         process = ServerProcess(
@@ -322,6 +368,7 @@ def _running(server: Server, texts: Sequence[str], arguments: argparse.Namespace
         )
     try:
         process.wait_until_ready(server.ready_path)
+        check_server(server, port, texts[:CHECKED_TEXTS], expected)
         yield RunningServer(server, process, texts)
     finally:
         process.stop()
@@ -332,6 +379,7 @@ def _bare(texts: Sequence[str], arguments: argparse.Namespace) -> Iterator[Conte
     plan = BarePlan(str(arguments.bundle), _precision(arguments), list(texts), 1.0, 0)
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.serving.bare"],
+        bufsize=0,  # nothing is left to be written when it has ended
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -348,6 +396,10 @@ def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
 
 def _checkout(text: str) -> tuple[str, Path]:
     name, _, folder = text.partition("=")
+    if not re.fullmatch(r"[\w.-]+", name) or not folder or name in (BARE, OURS, FLOOR):
+        raise argparse.ArgumentTypeError(f"{text}: give NAME=FOLDER, with a name of its own")
+    if not (Path(folder) / "serving").is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: there is no folder 'serving' in it; give that of a working tree")
     return name, Path(folder)
 
 
@@ -369,8 +421,9 @@ def _parse(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--client-cpus", type=cpu_set, default={1})
     parser.add_argument("--output", type=Path, default=Path("cpu.json"), help="the table goes beside it")
     arguments = parser.parse_args(given)
-    if unknown := [name for name, folder in arguments.checkout if not (folder / "serving").is_dir()]:
-        parser.error(f"--checkout {unknown[0]}: there is no folder 'serving' in it; give NAME=FOLDER of a working tree")
+    names = [*arguments.contestants, *(name for name, _ in arguments.checkout)]
+    if twice := [name for name in names if names.count(name) > 1]:
+        parser.error(f"{twice[0]} is named twice; each contestant takes part once")
     return arguments
 
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.serving.measure BUNDLE --peers .peer-serving --minutes 25 --output serving.json
 
-Rounds are interleaved. Each starts all servers anew, for two starts of one server differ by as much as two servers
-do, and takes them in random order: the highest rate at which 99% of all requests sent are answered within the limit
+Rounds are interleaved. Each starts all servers anew, for two starts of one server can differ too, and takes them in
+random order: the highest rate at which 99% of all requests sent are answered within the limit
 (p99 <= 50 ms, a refusal counts as a miss), searched for by turns, then goodput at 3 and at 10 times that rate. Then CPU
 per request of every server, and per text of the bare tokenise-and-run loop right beside ours: at full load (four
 requests under way, the loop without a pause), and at one common rate; `benchmarks.serving.cpu` compares that more

@@ -103,14 +103,14 @@ import os, sys
 
 def watch(event, arguments):
     if event == "import" and arguments[0] == "onnxruntime":
-        assert os.environ["{TELEMETRY}"] == "1", "it is loaded before it was told"
+        print(os.environ.get("{TELEMETRY}"))
 
 sys.addaudithook(watch)
 import {package}
-print(os.environ["{TELEMETRY}"])
+import onnxruntime
 """
-    assert _run(program, {}) == "1"
-    assert _run(program.replace("assert", "pass #"), {TELEMETRY: "0"}) == "0"  # the user's own setting is left alone
+    assert _run(program, {}).split() == ["1"]
+    assert _run(program, {TELEMETRY: "yes"}).split() == ["yes"]  # the user's own setting is left alone
 
 
 def test_a_loaded_bundle_leaves_no_trace_in_the_home_folder(bundle_folder: Path, tmp_path: Path) -> None:
@@ -123,6 +123,6 @@ def test_a_loaded_bundle_leaves_no_trace_in_the_home_folder(bundle_folder: Path,
 
 def _run(program: str, environment: dict[str, str]) -> str:
     """What a program prints in a process that knows nothing of test runs, in which the library is silent anyway."""
-    kept = {name: value for name, value in os.environ.items() if name not in (TELEMETRY, "CI", "GITHUB_ACTIONS")}
+    kept = {name: value for name, value in os.environ.items() if name not in (TELEMETRY, "CI", "XDG_CACHE_HOME")}
     done = subprocess.run([sys.executable, "-c", program], env=kept | environment, stdout=subprocess.PIPE, check=True)
     return done.stdout.decode().strip()

@@ -7,17 +7,31 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import msgspec
 import pytest
 
 from benchmarks.serving import bare
 from benchmarks.serving.bare import BarePlan, BareResult
-from benchmarks.serving.cpu import FULL, PACED, ThreadTimes, Window, main, render, thread_times
-from benchmarks.serving.processes import members, read_process_table
+from benchmarks.serving.cpu import (
+    FULL,
+    PACED,
+    BareLoop,
+    RunningServer,
+    ThreadTimes,
+    Window,
+    main,
+    render,
+    thread_times,
+)
+from benchmarks.serving.processes import ServerProcess, members, read_process_table
+from benchmarks.serving.servers import Server
 
 BUSY = """
 import sys, threading, time
@@ -73,7 +87,7 @@ def windows_of(*rounds: dict[str, float], kind: str = FULL) -> list[Window]:
 
 def test_turns_with_stolen_time_are_left_out_and_counted() -> None:
     """What another machine's load did to one window tells nothing of a server."""
-    windows = windows_of({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 2.0})
+    windows = windows_of({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 2.5})
     stolen = [Window(name, FULL, 1, 2, 90.0 * len(name), 0.0, 100, steal_share=0.5) for name in ("a", "b")]
     text = render(windows + stolen, 57.0)
     assert text.startswith("2 rounds, every contestant started anew in each; 5 turns, 1 of them left out")
@@ -82,22 +96,22 @@ def test_turns_with_stolen_time_are_left_out_and_counted() -> None:
 
 def test_contestants_are_compared_with_the_first_turn_by_turn() -> None:
     """Windows of one turn have the same texts, and nearly the same machine; the interval is over rounds."""
-    windows = windows_of({"before": 0.9, "compressor": 0.7}, {"before": 1.9, "compressor": 1.5})
+    windows = windows_of(*({"before": 1.0, "compressor": 1.0 - less} for less in (0.2, 0.3, 0.4)))
     first, second, _, remark = render(windows, 57.0).splitlines()[-4:]
-    assert first == "| before | 1.900 | 3.000 | 4.900 |  |"
-    more = "-0.300 (-0.400 to -0.200)"
-    assert second == f"| compressor | 1.600 | 3.000 | 4.600 | {more} |"
+    assert first == "| before | 1.500 | 3.000 | 4.500 |  |"
+    more = "-0.300 (-0.548 to -0.052)"  # t with two degrees of freedom: 4.303
+    assert second == f"| compressor | 1.200 | 3.000 | 4.200 | {more} |"
     other = "+0.000 (+0.000 to +0.000)"
     assert remark == f"- compressor more than before: event loop {more}, other threads {other}, together {more}"
 
 
 def test_the_goal_is_judged_against_the_bare_loop_for_each_kind_of_load() -> None:
     """The loop is no server: it has no event loop to compare."""
-    windows = windows_of({"bare": 0.0, "compressor": 0.25}, {"bare": 0.0, "compressor": 0.35})
-    windows += windows_of({"bare": 0.0, "compressor": 0.75}, {"bare": 0.0, "compressor": 0.85}, kind=PACED)
+    windows = windows_of(*({"bare": 0.0, "compressor": more} for more in (0.29, 0.30, 0.31)))
+    windows += windows_of(*({"bare": 0.0, "compressor": more} for more in (0.79, 0.80, 0.81)), kind=PACED)
     lines = render(windows, 38.0).splitlines()
     assert "| bare |  |  | 3.500 |  |" in lines
-    assert "| compressor | 0.800 | 3.000 | 3.800 | +0.300 (+0.250 to +0.350) |" in lines
+    assert "| compressor | 0.800 | 3.000 | 3.800 | +0.300 (+0.275 to +0.325) |" in lines
     goals = [line for line in lines if line.startswith("- ")]
     assert [goal.rsplit(" ", 1)[1] for goal in goals] == ["reached", "MISSED"]
     assert "at full load" in goals[0]
@@ -137,8 +151,58 @@ def _lines(plans: list[BarePlan]) -> bytes:
     return b"".join(msgspec.json.encode(plan) + b"\n" for plan in plans)
 
 
-def test_a_checkout_must_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("before={folder}", "there is no folder 'serving' in it"),
+        ("before", "with a name of its own"),
+        ("compressor={tree}", "with a name of its own"),
+    ],
+)
+def test_a_checkout_must_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str], given: str, told: str) -> None:
     """The installed package would be measured in its place, and called a change."""
+    tree = Path(__file__).parents[3]
     with pytest.raises(SystemExit):
-        main([str(tmp_path), "--checkout", f"before={tmp_path}"])
-    assert "there is no folder 'serving' in it" in capsys.readouterr().err
+        main([str(tmp_path), "--checkout", given.format(folder=tmp_path, tree=tree)])
+    assert told in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--checkout", f"before={tree}", "--checkout", f"before={tree}"])
+    assert "before is named twice" in capsys.readouterr().err
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Answers every other request, and refuses the rest."""
+
+    num_requests = 0
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        """One of them."""
+        self.rfile.read(int(self.headers["content-length"]))
+        type(self).num_requests += 1
+        self.send_response(503 if self.num_requests % 2 else 200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Not now."""
+
+
+def test_time_of_a_server_that_does_not_answer_all_is_no_result() -> None:
+    """What it refused would count as work that it did for nothing, and a dead server as one without a price."""
+    server = Server("fake", "a fake", "none", lambda port: [], path="/")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        process = SimpleNamespace(port=listening.server_port, pid=os.getpid(), pause=lambda: None)
+        with pytest.raises(RuntimeError, match=r"a fake answered \d+ of \d+ requests; see its log"):
+            RunningServer(server, cast("ServerProcess", process), ["a text"])
+        listening.shutdown()
+
+
+def test_a_bare_loop_that_ended_is_told() -> None:
+    """A broken pipe says nothing to whoever measures."""
+    command = [sys.executable, "-c", ""]
+    with subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.wait()
+        with pytest.raises(RuntimeError, match="the bare loop ended"):
+            BareLoop(BarePlan("folder", "fp32", ["a text"], 1.0, 0), process)
