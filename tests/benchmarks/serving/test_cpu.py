@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +32,7 @@ from benchmarks.serving.cpu import (
     thread_times,
 )
 from benchmarks.serving.processes import ServerProcess, members, read_process_table
-from benchmarks.serving.servers import Server
+from benchmarks.serving.servers import Server, all_servers
 
 BUSY = """
 import sys, threading, time
@@ -168,6 +169,13 @@ def test_a_checkout_must_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit):
         main([str(tmp_path), "--checkout", f"before={tree}", "--checkout", f"before={tree}"])
     assert "before is named twice" in capsys.readouterr().err
+
+
+def test_a_checkout_is_asked_as_our_server_is(tmp_path: Path) -> None:
+    """Its answers have our form, whatever it is called."""
+    known = all_servers(tmp_path, tmp_path, {0}, precision="int8", limit_seconds=0.05)
+    assert [server.name for server in known.values() if server.is_ours] == ["compressor"]
+    assert replace(known["compressor"], name="before").is_ours
 
 
 class Refusing(BaseHTTPRequestHandler):
