@@ -23,64 +23,29 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
 import msgspec
-import numpy as np
-from scipy.stats import ttest_1samp
 
 from benchmarks.serving.answers import Expected, check_server, expected_answers
 from benchmarks.serving.bare import BarePlan, BareResult
 from benchmarks.serving.bench import CHECKED_TEXTS
+from benchmarks.serving.cpu_table import BARE, FULL, PACED, Window, render
 from benchmarks.serving.generate import Plan, run
 from benchmarks.serving.measure import CORPUS, cpu_set, read_texts
 from benchmarks.serving.processes import PROC, ServerProcess, free_port, members, read_process_table
 from benchmarks.serving.servers import FLOOR, OURS, ROOT, Server, all_servers
-from benchmarks.serving.table import Interval, cpu_goal
-from benchmarks.serving.undisturbed import was_stolen
 from export.benchmark.conditions import Watch
 from serving.host import describe_host
 from serving.manifest import read_manifest
 
-BARE = "bare"
-FIELDS = ("loop_ms", "other_ms", "total_ms")
-FULL, PACED = "full", "paced"
 WARM_UP_SECONDS = 1.0
 PRIMING_SHARE = 0.25
 """Of a window, at full load before it; counts nowhere. The bare loop does the same."""
-
-
-class Window(msgspec.Struct, frozen=True):
-    """CPU time of one contestant in one window, in milliseconds per answer.
-
-    Attributes:
-        contestant: its name.
-        kind: full (load) or paced (at the common rate).
-        round: all contestants of a round were started for it.
-        turn: windows of one turn were measured one right after the other, with the same texts.
-        loop_ms: of the first process's first thread, where the event loop runs if the server is one process.
-        other_ms: of all other threads, and of the processes that it started.
-        answers: in the window.
-        steal_share: of the CPUs' time, taken away by the hypervisor during the whole turn.
-    """
-
-    contestant: str
-    kind: str
-    round: int
-    turn: int
-    loop_ms: float
-    other_ms: float
-    answers: int
-    steal_share: float | None = None
-
-    @property
-    def total_ms(self) -> float:
-        """Of all threads."""
-        return self.loop_ms + self.other_ms
 
 
 class ThreadTimes(NamedTuple):
@@ -190,75 +155,6 @@ class BareLoop:
             raise RuntimeError("the bare loop ended; what it said stands above")
         result = msgspec.json.decode(line, type=BareResult)
         return result.cpu_ms_per_text, 0.0, result.texts
-
-
-def render(windows: Sequence[Window], rate: float) -> str:
-    """Tables in Markdown, one per kind of load, and what they say of the goal; means over rounds, with t intervals."""
-    turns = {(window.round, window.turn) for window in windows}
-    stolen = {(window.round, window.turn) for window in windows if was_stolen(window.steal_share)}
-    kept = [window for window in windows if (window.round, window.turn) not in stolen]
-    rounds = len({window.round for window in kept})
-    parts = [
-        f"{rounds} rounds, every contestant started anew in each; {len(turns)} turns, {len(stolen)} of them left out "
-        "because the hypervisor took CPU time away."
-    ]
-    for kind, where in ((FULL, "at full load"), (PACED, f"at {rate:g} requests per second")):
-        parts += _tables([window for window in kept if window.kind == kind], where)
-    return "\n\n".join(parts)
-
-
-def _tables(windows: Sequence[Window], where: str) -> Iterator[str]:
-    names = list(dict.fromkeys(window.contestant for window in windows))
-    if not names:
-        return
-    first = names[0]
-    lines = [
-        f"CPU-ms per request {where}:",
-        "",
-        f"| | event loop | other threads | together | more than {first} |",
-        "|---|--:|--:|--:|---|",
-    ]
-    for name in names:
-        own = [window for window in windows if window.contestant == name]
-        loop, other, total = (f"{_mean_of_rounds(own, field):.3f}" for field in FIELDS)
-        threads = " | " if name == BARE else f"{loop} | {other}"
-        more = "" if name == first else _more(windows, name, first, "total_ms").show("+.3f")
-        lines.append(f"| {name} | {threads} | {total} | {more} |")
-    yield "\n".join(lines)
-    remarks = []
-    if first == BARE and OURS in names:
-        bare = _mean_of_rounds([window for window in windows if window.contestant == BARE], "total_ms")
-        remarks.append(f"- {cpu_goal(where, bare, _more(windows, OURS, BARE, 'total_ms'))}")
-    for name in names if OURS in names else ():
-        if name not in (OURS, BARE):
-            loop, other, total = (_more(windows, OURS, name, field).show("+.3f") for field in FIELDS)
-            remarks.append(f"- {OURS} more than {name}: event loop {loop}, other threads {other}, together {total}")
-    if remarks:
-        yield "\n".join(remarks)
-
-
-def _mean_of_rounds(windows: Sequence[Window], field: str) -> float:
-    return float(np.mean(list(_by_round({(w.round, w.turn): getattr(w, field) for w in windows}).values())))
-
-
-def _by_round(values: Mapping[tuple[int, int], float]) -> dict[int, float]:
-    """The mean over the turns of each round."""
-    rounds: dict[int, list[float]] = {}
-    for (number, _), value in values.items():
-        rounds.setdefault(number, []).append(value)
-    return {number: float(np.mean(of_turns)) for number, of_turns in rounds.items()}
-
-
-def _more(windows: Sequence[Window], name: str, first: str, field: str) -> Interval:
-    """The mean difference with its 95% interval over rounds, paired turn by turn."""
-    sides = [
-        {(w.round, w.turn): getattr(w, field) for w in windows if w.contestant == contestant}
-        for contestant in (name, first)
-    ]
-    pairs = {key: value - sides[1][key] for key, value in sides[0].items() if key in sides[1]}
-    differences = np.array(list(_by_round(pairs).values()))
-    low, high = ttest_1samp(differences, 0.0).confidence_interval() if len(differences) > 1 else (np.nan, np.nan)
-    return Interval(float(differences.mean()), float(low), float(high))
 
 
 def main(given: Sequence[str] | None = None) -> None:

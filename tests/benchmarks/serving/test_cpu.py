@@ -20,17 +20,8 @@ import pytest
 
 from benchmarks.serving import bare
 from benchmarks.serving.bare import BarePlan, BareResult
-from benchmarks.serving.cpu import (
-    FULL,
-    PACED,
-    BareLoop,
-    RunningServer,
-    ThreadTimes,
-    Window,
-    main,
-    render,
-    thread_times,
-)
+from benchmarks.serving.cpu import BareLoop, RunningServer, ThreadTimes, main, thread_times
+from benchmarks.serving.cpu_table import FULL, PACED, Window, render
 from benchmarks.serving.processes import ServerProcess, members, read_process_table
 from benchmarks.serving.servers import Server, all_servers
 

@@ -1,0 +1,126 @@
+"""From windows of CPU time to tables: means over rounds, differences paired by turn with t intervals, and the goal.
+
+python -m benchmarks.serving.cpu_table cpu.json
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from scipy.stats import ttest_1samp
+
+from benchmarks.serving.servers import OURS
+from benchmarks.serving.table import Interval, cpu_goal
+from benchmarks.serving.undisturbed import was_stolen
+
+BARE = "bare"
+FULL, PACED = "full", "paced"
+FIELDS = ("loop_ms", "other_ms", "total_ms")
+
+
+class Window(msgspec.Struct, frozen=True):
+    """CPU time of one contestant in one window, in milliseconds per answer.
+
+    Attributes:
+        contestant: its name.
+        kind: full (load) or paced (at the common rate).
+        round: all contestants of a round were started for it.
+        turn: windows of one turn were measured one right after the other, with the same texts.
+        loop_ms: of the first process's first thread, where the event loop runs if the server is one process.
+        other_ms: of all other threads, and of the processes that it started.
+        answers: in the window.
+        steal_share: of the CPUs' time, taken away by the hypervisor during the whole turn.
+    """
+
+    contestant: str
+    kind: str
+    round: int
+    turn: int
+    loop_ms: float
+    other_ms: float
+    answers: int
+    steal_share: float | None = None
+
+    @property
+    def total_ms(self) -> float:
+        """Of all threads."""
+        return self.loop_ms + self.other_ms
+
+
+def render(windows: Sequence[Window], rate: float) -> str:
+    """Tables in Markdown, one per kind of load, and what they say of the goal; means over rounds, with t intervals."""
+    turns = {(window.round, window.turn) for window in windows}
+    stolen = {(window.round, window.turn) for window in windows if was_stolen(window.steal_share)}
+    kept = [window for window in windows if (window.round, window.turn) not in stolen]
+    rounds = len({window.round for window in kept})
+    parts = [
+        f"{rounds} rounds, every contestant started anew in each; {len(turns)} turns, {len(stolen)} of them left out "
+        "because the hypervisor took CPU time away."
+    ]
+    for kind, where in ((FULL, "at full load"), (PACED, f"at {rate:g} requests per second")):
+        parts += _tables([window for window in kept if window.kind == kind], where)
+    return "\n\n".join(parts)
+
+
+def _tables(windows: Sequence[Window], where: str) -> Iterator[str]:
+    names = list(dict.fromkeys(window.contestant for window in windows))
+    if not names:
+        return
+    first = names[0]
+    lines = [
+        f"CPU-ms per request {where}:",
+        "",
+        f"| | event loop | other threads | together | more than {first} |",
+        "|---|--:|--:|--:|---|",
+    ]
+    for name in names:
+        own = [window for window in windows if window.contestant == name]
+        loop, other, total = (f"{_mean_of_rounds(own, field):.3f}" for field in FIELDS)
+        threads = " | " if name == BARE else f"{loop} | {other}"
+        more = "" if name == first else _more(windows, name, first, "total_ms").show("+.3f")
+        lines.append(f"| {name} | {threads} | {total} | {more} |")
+    yield "\n".join(lines)
+    remarks = []
+    if first == BARE and OURS in names:
+        bare = _mean_of_rounds([window for window in windows if window.contestant == BARE], "total_ms")
+        remarks.append(f"- {cpu_goal(where, bare, _more(windows, OURS, BARE, 'total_ms'))}")
+    for name in names if OURS in names else ():
+        if name not in (OURS, BARE):
+            loop, other, total = (_more(windows, OURS, name, field).show("+.3f") for field in FIELDS)
+            remarks.append(f"- {OURS} more than {name}: event loop {loop}, other threads {other}, together {total}")
+    if remarks:
+        yield "\n".join(remarks)
+
+
+def _mean_of_rounds(windows: Sequence[Window], field: str) -> float:
+    return float(np.mean(list(_by_round({(w.round, w.turn): getattr(w, field) for w in windows}).values())))
+
+
+def _by_round(values: Mapping[tuple[int, int], float]) -> dict[int, float]:
+    """The mean over the turns of each round."""
+    rounds: dict[int, list[float]] = {}
+    for (number, _), value in values.items():
+        rounds.setdefault(number, []).append(value)
+    return {number: float(np.mean(of_turns)) for number, of_turns in rounds.items()}
+
+
+def _more(windows: Sequence[Window], name: str, first: str, field: str) -> Interval:
+    """The mean difference with its 95% interval over rounds, paired turn by turn."""
+    sides = [
+        {(w.round, w.turn): getattr(w, field) for w in windows if w.contestant == contestant}
+        for contestant in (name, first)
+    ]
+    pairs = {key: value - sides[1][key] for key, value in sides[0].items() if key in sides[1]}
+    differences = np.array(list(_by_round(pairs).values()))
+    low, high = ttest_1samp(differences, 0.0).confidence_interval() if len(differences) > 1 else (np.nan, np.nan)
+    return Interval(float(differences.mean()), float(low), float(high))
+
+
+if __name__ == "__main__":
+    stored = json.loads(Path(sys.argv[1]).read_text())
+    print(render(msgspec.convert(stored["windows"], list[Window]), stored["rate"]))
