@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+MOST_PER_SECOND = 20_000
+"""Texts in a closed loop, more than any generator can send or any loop run."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -24,6 +27,19 @@ class Schedule:
     intended: NDArray[np.float64]
     texts: NDArray[np.int64]
     seconds: float
+
+
+def closed_order(seconds: float, num_texts: int, seed: int) -> list[int]:
+    """Numbers of more texts than can be run in that time; they begin as those of `poisson_schedule` do.
+
+    Args:
+        seconds: length of the window.
+        num_texts: texts to draw from, each equally likely.
+        seed: the same seed gives the same beginning for any length.
+    """
+    most = int(MOST_PER_SECOND * seconds) + 1
+    order: list[int] = np.random.default_rng([seed, 1]).integers(0, num_texts, size=most).tolist()
+    return order
 
 
 def poisson_schedule(rate: float, seconds: float, num_texts: int, seed: int) -> Schedule:

@@ -15,13 +15,9 @@ import time
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
-from benchmarks.serving.arrivals import Schedule, poisson_schedule
+from benchmarks.serving.arrivals import Schedule, closed_order, poisson_schedule
 from benchmarks.serving.peers.model import PeerModel
-
-MOST_PER_SECOND = 20_000
-"""Texts, more than any loop can run."""
 
 
 class BarePlan(msgspec.Struct, frozen=True):
@@ -54,8 +50,7 @@ class BareResult(msgspec.Struct, frozen=True):
 
 def run(plan: BarePlan, model: PeerModel) -> BareResult:
     """Warm up, then count."""
-    most = int(MOST_PER_SECOND * plan.seconds) + 1
-    order = np.random.default_rng([plan.seed, 1]).integers(0, len(plan.texts), size=most).tolist()
+    order = closed_order(plan.seconds, len(plan.texts), plan.seed)
     _loop(model, plan.texts, order, plan.seconds / 4)
     cpu, clock = time.process_time(), time.perf_counter()
     if plan.rate is None:

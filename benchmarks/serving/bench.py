@@ -13,7 +13,7 @@ import msgspec
 from benchmarks.serving.answers import check_server, expected_answers, is_answered
 from benchmarks.serving.bare import BarePlan, BareResult
 from benchmarks.serving.generate import Generated, Plan
-from benchmarks.serving.processes import ServerProcess, free_port, run_module
+from benchmarks.serving.processes import ServerProcess, run_module
 from benchmarks.serving.servers import Server
 from benchmarks.serving.store import Cell, Store
 from benchmarks.serving.undisturbed import undisturbed
@@ -170,15 +170,10 @@ class Bench:
 
     def _start(self, name: str) -> None:
         server = self.servers[name]
-        port = free_port()
-        with (self._logs / f"{name}.log").open("ab") as log:
-            process = ServerProcess(
-                server.command(port), port, cpus=self.setting.server_cpus, environment=server.environment, log=log
-            )
-        self._processes[name] = process
+        self._processes[name] = process = server.start(self.setting.server_cpus, self._logs / f"{name}.log")
         try:
             start_seconds = process.wait_until_ready(server.ready_path)
-            difference = check_server(server, port, self.setting.texts[:CHECKED_TEXTS], self._expected)
+            difference = check_server(server, process.port, self.setting.texts[:CHECKED_TEXTS], self._expected)
         except RuntimeError as error:
             raise RuntimeError(f"{server.title}: {error} ({self._logs / name}.log)") from error
         self.store.note(

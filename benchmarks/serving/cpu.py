@@ -33,17 +33,16 @@ import msgspec
 
 from benchmarks.serving.answers import Expected, check_server, expected_answers
 from benchmarks.serving.bare import BarePlan, BareResult
-from benchmarks.serving.bench import CHECKED_TEXTS
+from benchmarks.serving.bench import CHECKED_TEXTS, WARM_UP_SECONDS
 from benchmarks.serving.cpu_table import BARE, FULL, PACED, Window, render
 from benchmarks.serving.generate import Plan, run
 from benchmarks.serving.measure import CORPUS, cpu_set, read_texts
-from benchmarks.serving.processes import PROC, ServerProcess, free_port, members, read_process_table
+from benchmarks.serving.processes import PROC, ServerProcess, members, read_process_table
 from benchmarks.serving.servers import FLOOR, OURS, ROOT, Server, all_servers
 from export.benchmark.conditions import Watch
 from serving.host import describe_host
 from serving.manifest import read_manifest
 
-WARM_UP_SECONDS = 1.0
 PRIMING_SHARE = 0.25
 """Of a window, at full load before it; counts nowhere. The bare loop does the same."""
 
@@ -257,14 +256,10 @@ def _precision(arguments: argparse.Namespace) -> str:
 def _running(
     server: Server, texts: Sequence[str], expected: Expected, arguments: argparse.Namespace
 ) -> Iterator[Contestant]:
-    port = free_port()
-    with arguments.output.with_suffix(f".{server.name}.log").open("ab") as log:
-        process = ServerProcess(
-            server.command(port), port, cpus=arguments.server_cpus, environment=server.environment, log=log
-        )
+    process = server.start(arguments.server_cpus, arguments.output.with_suffix(f".{server.name}.log"))
     try:
         process.wait_until_ready(server.ready_path)
-        check_server(server, port, texts[:CHECKED_TEXTS], expected)
+        check_server(server, process.port, texts[:CHECKED_TEXTS], expected)
         yield RunningServer(server, process, texts)
     finally:
         process.stop()

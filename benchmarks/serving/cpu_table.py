@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import ttest_1samp
 
 from benchmarks.serving.servers import OURS
@@ -98,25 +99,24 @@ def _tables(windows: Sequence[Window], where: str) -> Iterator[str]:
 
 
 def _mean_of_rounds(windows: Sequence[Window], field: str) -> float:
-    return float(np.mean(list(_by_round({(w.round, w.turn): getattr(w, field) for w in windows}).values())))
+    return float(_by_round({(w.round, w.turn): getattr(w, field) for w in windows}).mean())
 
 
-def _by_round(values: Mapping[tuple[int, int], float]) -> dict[int, float]:
-    """The mean over the turns of each round."""
+def _by_round(values: Mapping[tuple[int, int], float]) -> NDArray[np.float64]:
+    """[rounds]: the mean over the turns of each."""
     rounds: dict[int, list[float]] = {}
     for (number, _), value in values.items():
         rounds.setdefault(number, []).append(value)
-    return {number: float(np.mean(of_turns)) for number, of_turns in rounds.items()}
+    return np.array([np.mean(of_turns) for of_turns in rounds.values()])
 
 
 def _more(windows: Sequence[Window], name: str, first: str, field: str) -> Interval:
     """The mean difference with its 95% interval over rounds, paired turn by turn."""
-    sides = [
+    own, others = (
         {(w.round, w.turn): getattr(w, field) for w in windows if w.contestant == contestant}
         for contestant in (name, first)
-    ]
-    pairs = {key: value - sides[1][key] for key, value in sides[0].items() if key in sides[1]}
-    differences = np.array(list(_by_round(pairs).values()))
+    )
+    differences = _by_round({turn: value - others[turn] for turn, value in own.items()})
     low, high = ttest_1samp(differences, 0.0).confidence_interval() if len(differences) > 1 else (np.nan, np.nan)
     return Interval(float(differences.mean()), float(low), float(high))
 

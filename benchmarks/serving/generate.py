@@ -13,16 +13,12 @@ import time
 from typing import Literal
 
 import msgspec
-import numpy as np
 
-from benchmarks.serving.arrivals import poisson_schedule
+from benchmarks.serving.arrivals import closed_order, poisson_schedule
 from benchmarks.serving.connections import EpollTransport, request_bytes
 from benchmarks.serving.driver import Terms, drive_closed, drive_open
 from benchmarks.serving.outcomes import Outcomes, Summary, summarise
 from benchmarks.serving.processes import tree_cpu_seconds
-
-MOST_PER_SECOND = 20_000
-"""Requests of a closed loop, more than this generator can send."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,8 +103,7 @@ def _drive(plan: Plan, transport: EpollTransport) -> Outcomes:
     if plan.mode == "open":
         schedule = poisson_schedule(plan.rate, plan.seconds, len(plan.bodies), plan.seed)
         return drive_open(schedule, transport, time.perf_counter, terms)
-    most = int(MOST_PER_SECOND * plan.seconds)
-    texts = np.random.default_rng([plan.seed, 1]).integers(0, len(plan.bodies), size=most).tolist()
+    texts = closed_order(plan.seconds, len(plan.bodies), plan.seed)
     return drive_closed(texts, transport, time.perf_counter, terms, connections=plan.connections, seconds=plan.seconds)
 
 

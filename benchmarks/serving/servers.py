@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.serving.peers.model import BUNDLE_VARIABLE, PRECISION_VARIABLE, WORKERS_VARIABLE
+from benchmarks.serving.processes import ServerProcess, free_port
 
 ROOT = Path(__file__).parents[2]
 PEERS = "benchmarks.serving.peers"
@@ -46,6 +47,12 @@ class Server:
     def is_ours(self) -> bool:
         """Whether this is the server of the house, whatever it is called: also one from another checkout."""
         return self.path == OUR_PATH
+
+    def start(self, cpus: Collection[int], log: Path) -> ServerProcess:
+        """Its process on these CPUs and a free port; what it prints is added to a file."""
+        port = free_port()
+        with log.open("ab") as file:
+            return ServerProcess(self.command(port), port, cpus=cpus, environment=self.environment, log=file)
 
 
 def all_servers(
