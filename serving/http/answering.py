@@ -49,32 +49,41 @@ class Answering:
         self._keys = keys
         self._known = _Facts(lambda: None, ModelInfo("", "", ""), ())
 
-    async def answer(
-        self, request: Request, texts: Texts, tasks: tuple[str, ...] | None, timeout_seconds: float | None = None
-    ) -> Answered:
+    def deadline(self, request: Request, timeout_seconds: float | None = None) -> float:
+        """When a request's time is over, in `time.monotonic()` seconds.
+
+        Args:
+            request: whose header names it.
+            timeout_seconds: what the body asked for; the header comes first, and without either the default holds.
+
+        Raises:
+            HttpError: 400, the header is no number of milliseconds.
+        """
+        settings = self.settings
+        header = request.headers.get(DEADLINE_HEADER)
+        if header is None and timeout_seconds is not None:
+            return request.started + min(timeout_seconds, settings.max_deadline_ms / 1000)
+        return request.started + deadline_seconds(header, settings.default_deadline_ms, settings.max_deadline_ms)
+
+    async def answer(self, request: Request, texts: Texts, tasks: tuple[str, ...] | None, deadline: float) -> Answered:
         """Answer texts within the request's deadline.
 
         Args:
-            request: whose key pays and whose headers name the deadline.
+            request: whose key pays.
             texts: each of 1 or 2 parts.
             tasks: to answer; None for all.
-            timeout_seconds: a deadline that the body asked for; the header comes first.
+            deadline: `time.monotonic()` seconds.
 
         Raises:
-            HttpError: 400 for a bad deadline, 401 and 429 of the key, 413 for too many or too long texts.
+            HttpError: 429 of the key, 413 for too many or too long texts.
             Exception: what `Engine.answer` raises.
         """
-        limits, settings = self.limits, self.settings
+        limits = self.limits
         check_texts(texts, limits.texts, limits.characters)
         request.texts = len(texts)
-        if settings.log_texts:
+        if self.settings.log_texts:
             request.log_texts = texts
-        seconds = deadline_seconds(
-            request.headers.get(DEADLINE_HEADER), settings.default_deadline_ms, settings.max_deadline_ms
-        )
-        if timeout_seconds is not None and DEADLINE_HEADER not in request.headers:
-            seconds = min(timeout_seconds, settings.max_deadline_ms / 1000)
-        work = Work(texts, tasks, request.started + seconds)
+        work = Work(texts, tasks, deadline)
         if request.key is None:
             answered = await self.engine.answer(work)
             request.tokens = sum(answered.tokens)

@@ -1,7 +1,8 @@
 """The ASGI application: one dictionary look-up from path and method to a handler, and one place where answers leave.
 
-It starts no thread and knows no server; the engine's life is its owner's. One thing it takes from the server's
-protocol class (`serving.http.protocol_limits`), through `scope["state"]`: why a request was cancelled.
+It starts no thread and knows no server; the engine's life is its owner's. Two things pass between it and the server's
+protocol class (`serving.http.protocol_limits`) through `scope["state"]`: until when a body is waited for, and why a
+request was cancelled.
 """
 
 from __future__ import annotations

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING, Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from serving.http.request import Message
+from serving.engine.contract import Expired
+from serving.http.request import BODY_DEADLINE, Message
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
@@ -129,7 +131,11 @@ class Exchange:
         return self._is_running and self._task is not None and self._task.cancel()
 
     async def receive(self) -> Message:
-        """What came of the body since the last call, or the news that there is nobody to answer."""
+        """What came of the body since the last call, or the news that there is nobody to answer.
+
+        Raises:
+            Expired: nothing came before the deadline that the application has set.
+        """
         connection = self._connection
         if self._expects_continue:
             self._expects_continue = False
@@ -137,8 +143,7 @@ class Exchange:
                 connection.transport.write(_CONTINUE)
         connection.flow.resume_reading()  # also when the body is there: else nobody would see the client leave
         if not (self._has_news or self.disconnected or self.response_complete):
-            self._waiter = connection.loop.create_future()
-            await self._waiter
+            await self._wait()
         self._has_news = False
         if self.disconnected or self.response_complete:
             return {"type": "http.disconnect"}
@@ -212,6 +217,23 @@ class Exchange:
         if not self.keep_alive:
             connection.transport.close()
         connection.on_response_complete()
+
+    async def _wait(self) -> None:
+        """Wait for news, at most until the deadline; only who waits needs a timer."""
+        loop = self._connection.loop
+        self._waiter = waiter = loop.create_future()
+        deadline = self.scope["state"].get(BODY_DEADLINE)
+        timer = None if deadline is None else loop.call_later(max(0.0, deadline - time.monotonic()), self._give_up)
+        try:
+            await waiter
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _give_up(self) -> None:
+        """The deadline came before the body."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(Expired("the deadline passed before the request's body had come"))
 
     def _tell(self) -> None:
         """Wake the application, if it waits."""

@@ -7,6 +7,7 @@ for a classification `T.label` BYTES [texts] and `T.probabilities` FP64 [texts, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -147,7 +148,8 @@ class InferenceV2Api:
         texts = _texts(asked, binary, bundle.manifest.inputs.text_columns)
         wishes, outputs = _wishes(asked, outputs_of(bundle))
         tasks = tuple(dict.fromkeys(outputs[name].task.name for name in wishes))
-        answered = await self._answering.answer(request, texts, tasks, _timeout(asked.parameters))
+        deadline = self._answering.deadline(request, _timeout(asked.parameters))
+        answered = await self._answering.answer(request, texts, tasks, deadline)
         head, tail = await written(answered, lambda: _write(answered, wishes, outputs, asked.id))
         headers = self._answering.headers(request, answered)
         if not any(wishes.values()):
@@ -156,13 +158,14 @@ class InferenceV2Api:
 
     async def _read(self, request: Request) -> tuple[InferRequest, bytes]:
         limits = self._answering.limits
+        latest = self._answering.deadline(request, math.inf)  # the body may still ask for that much
         if request.headers.get(b"content-type", BINARY).startswith(BINARY):
-            body = await request.read(limits.body_bytes)
+            body = await request.read(limits.body_bytes, latest)
         elif LENGTH_HEADER in request.headers:
             request.headers[b"content-type"] = JSON  # what many clients say of the two parts together
-            body = await request.read(limits.body_bytes)
+            body = await request.read(limits.body_bytes, latest)
         else:
-            body = await request.read_json(limits.body_bytes)
+            body = await request.read_json(limits.body_bytes, latest)
         head, binary = split_body(body, request.headers.get(LENGTH_HEADER))
         check_depth(head, limits.json_depth)
         return _decode(head), binary

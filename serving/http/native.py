@@ -38,11 +38,12 @@ class NativeApi:
     async def predict(self, request: Request) -> Reply:
         """`POST /v1/predict`: per text and task what `Bundle.predict` says."""
         answering = self._answering
-        body = await request.read_json(self._limits.body_bytes)
+        deadline = answering.deadline(request)
+        body = await request.read_json(self._limits.body_bytes, deadline)
         check_depth(body, self._limits.json_depth)
         asked = _decode(body)
         tasks = None if asked.tasks is None else tuple(asked.tasks)
-        answered = await answering.answer(request, _texts(asked.text), tasks)
+        answered = await answering.answer(request, _texts(asked.text), tasks, deadline)
         model = answering.model(answered.bundle)
         body = await written(answered, lambda: _write(asked, answered, model))
         return Reply(200, body, headers=answering.headers(request, answered))

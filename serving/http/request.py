@@ -21,6 +21,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 JSON = b"application/json"
+BODY_DEADLINE = "compressor.body_deadline"
+"""Key of `scope["state"]`: until when `receive` may wait, in `time.monotonic()` seconds; the application says so."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _encode = msgspec.json.Encoder().encode
 
@@ -57,7 +59,18 @@ class Request:
         log_texts: the texts themselves, kept only where they are to be logged.
     """
 
-    __slots__ = ("_receive", "headers", "key", "log_texts", "path", "query_string", "started", "texts", "tokens")
+    __slots__ = (
+        "_receive",
+        "_state",
+        "headers",
+        "key",
+        "log_texts",
+        "path",
+        "query_string",
+        "started",
+        "texts",
+        "tokens",
+    )
 
     def __init__(self, scope: Message, receive: Receive, started: float) -> None:
         self.path: str = scope["path"]
@@ -69,6 +82,7 @@ class Request:
         self.tokens = 0
         self.log_texts: object = None
         self._receive = receive
+        self._state = scope.setdefault("state", {})
 
     def query(self, name: str) -> str | None:
         """A parameter of the query string; None when it is not there."""
@@ -76,20 +90,25 @@ class Request:
             return None
         return dict(parse_qsl(self.query_string.decode("latin-1"), keep_blank_values=True)).get(name)
 
-    def read_json(self, max_bytes: int) -> Awaitable[bytes]:
+    def read_json(self, max_bytes: int, deadline: float) -> Awaitable[bytes]:
         """The body of a JSON request, as `read` gives it; HttpError 415 when its own headers say that it is none."""
         content_type = self.headers.get(b"content-type")
         if content_type is not None and content_type != JSON and not _is_json(content_type):
             shown = content_type.decode("latin-1")
             raise HttpError(415, "unsupported_media_type", f"content-type is '{shown}'; send application/json")
-        return self.read(max_bytes)
+        return self.read(max_bytes, deadline)
 
-    async def read(self, max_bytes: int) -> bytes:
+    async def read(self, max_bytes: int, deadline: float) -> bytes:
         """The whole body; refused as soon as it is known to be too large, without reading the rest.
+
+        Args:
+            max_bytes: that it may have.
+            deadline: `time.monotonic()` seconds; later than that, it is not waited for. Other servers than ours wait.
 
         Raises:
             HttpError: 413 too large, 415 compressed.
             ClientGone: the connection closed first.
+            Expired: the deadline came first.
         """
         headers = self.headers
         encoding = headers.get(b"content-encoding")
@@ -99,6 +118,7 @@ class Request:
         length = headers.get(b"content-length")
         if length is not None and length.isdigit() and int(length[:19]) > max_bytes:
             raise _too_large(max_bytes)
+        self._state[BODY_DEADLINE] = deadline
         message = await self._receive()
         if message["type"] == "http.disconnect":
             raise ClientGone

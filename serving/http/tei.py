@@ -66,14 +66,15 @@ class TeiApi:
     async def predict(self, request: Request) -> Reply:
         """Per input its labels with scores, from the highest down."""
         limits = self._answering.limits
-        body = await request.read_json(limits.body_bytes)
+        deadline = self._answering.deadline(request)
+        body = await request.read_json(limits.body_bytes, deadline)
         check_depth(body, limits.json_depth)
         asked = _decode(body)
         texts, is_batch = _inputs(asked.inputs)
         bundle = self._answering.engine.bundle
         task = _choose_task(bundle.manifest.tasks, request.query("task"))
         _check_direction(asked.truncation_direction, bundle.manifest.inputs.truncation_side)
-        answered = await self._answering.answer(request, texts, (task.name,))
+        answered = await self._answering.answer(request, texts, (task.name,), deadline)
         if asked.truncate is False:
             _refuse_truncated(answered)
 

@@ -12,11 +12,13 @@ import pytest
 
 from serving.engine.dummy import DummyEngine
 from serving.http import protocol_limits
+from serving.http.limits import DEADLINE_HEADER
 from serving.operations.settings import Limits
 from tests.serving.http.conftest import RunningServer
-from tests.serving.http.wire import QUICK, post, read_all, read_answers, wait_for
+from tests.serving.http.wire import BODY, QUICK, post, read_all, read_answers, wait_for
 
 UNHURRIED = Limits(header_seconds=2.0, connections=20, body_bytes=100_000)
+DEADLINE = DEADLINE_HEADER.decode()
 LONGER_SECONDS = 2.5
 """Than those limits."""
 unhurried = pytest.mark.parametrize("limits", [UNHURRIED], ids=["unhurried"])
@@ -72,6 +74,57 @@ def test_a_slow_body_is_told_why_in_the_words_of_its_protocol(server: RunningSer
         answer = read_all(client)
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert form in answer
+
+
+@unhurried
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [
+        ("/v1/predict", b'"code":"deadline_expired"'),
+        ("/predict", b'"error_type":"Overloaded"'),
+        ("/v2/models/dummy/infer", b'{"error":"the deadline'),
+    ],
+)
+def test_a_body_is_waited_for_until_the_deadline(
+    server: RunningServer, engine: DummyEngine, path: str, form: bytes
+) -> None:
+    """Who asked for an answer within 0.2 seconds is told then, not after the two that a request may take to come."""
+    with server.connect() as client:
+        start = time.monotonic()
+        client.sendall(post(b'{"te', path, f"{DEADLINE}: 200", length=1000))
+        answer = client.recv(65_536)
+        assert 0.15 < time.monotonic() - start < 1.5
+        assert answer.startswith(b"HTTP/1.1 504 ")
+        assert form in answer
+        assert engine.received == []
+
+
+@unhurried
+def test_a_body_that_comes_after_its_answer_is_read_away(server: RunningServer) -> None:
+    """It is no request, and the connection goes on with the next one."""
+    with server.connect() as client:
+        client.sendall(post(BODY[:4], "/v1/predict", f"{DEADLINE}: 50", length=len(BODY)))
+        assert read_answers(client, 1)[0][0] == 504
+        client.sendall(BODY[4:] + post())
+        assert read_answers(client, 1)[0][0] == 200
+
+
+@unhurried
+def test_a_body_in_pieces_before_the_deadline_is_answered(server: RunningServer) -> None:
+    """What is waited for piece by piece has one deadline, not one for each."""
+    with server.connect() as client:
+        client.sendall(post(BODY[:1], "/v1/predict", f"{DEADLINE}: 1500", length=len(BODY)))
+        for place in range(1, len(BODY)):
+            time.sleep(0.01)
+            client.sendall(BODY[place : place + 1])
+        assert read_answers(client, 1)[0][0] == 200
+        start = time.monotonic()
+        client.sendall(post(BODY[:1], "/v1/predict", f"{DEADLINE}: 300", length=len(BODY)))
+        for place in range(1, 9):
+            time.sleep(0.05)
+            client.sendall(BODY[place : place + 1])
+        assert read_answers(client, 1)[0][0] == 504
+        assert time.monotonic() - start < 1.5
 
 
 def test_a_slow_body_behind_an_answer_is_told_why_too(server: RunningServer) -> None:
