@@ -1,6 +1,9 @@
 """From windows of CPU time to tables: means over rounds, differences paired by turn with t intervals, and the goal.
 
-python -m benchmarks.serving.cpu_table cpu.json
+    python -m benchmarks.serving.cpu_table cpu.json
+    python -m benchmarks.serving.cpu_table monday.json tuesday.json
+
+Several runs of the same bundle, code and machine count as one of all their rounds, for the contestants of all of them.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -121,6 +125,41 @@ def _more(windows: Sequence[Window], name: str, first: str, field: str) -> Inter
     return Interval(float(differences.mean()), float(low), float(high))
 
 
+def main(files: Sequence[str]) -> None:
+    """Print what stored runs say together."""
+    runs = [json.loads(Path(file).read_text()) for file in files]
+    print(render(pool(runs), runs[0]["rate"]))
+
+
+def pool(runs: Sequence[Mapping[str, Any]]) -> list[Window]:
+    """The windows of several runs, as one run of all their rounds.
+
+    Args:
+        runs: as `benchmarks.serving.cpu` stores them.
+
+    Raises:
+        SystemExit: there is none, or they measured different things.
+    """
+    if not runs:
+        raise SystemExit("there is no run to show; give the JSON of one or more")
+    for run in runs[1:]:
+        kind, first_kind = _what_was_measured(run), _what_was_measured(runs[0])
+        if differing := [name for name, value in kind.items() if value != first_kind[name]]:
+            raise SystemExit(f"the runs differ in {', '.join(differing)}; show them one by one")
+    windows: list[Window] = []
+    for run in runs:
+        next_round = 1 + max((window.round for window in windows), default=-1)
+        own = msgspec.convert(run["windows"], list[Window])
+        windows += [msgspec.structs.replace(window, round=next_round + window.round) for window in own]
+    common = set.intersection(*({window["contestant"] for window in run["windows"]} for run in runs))
+    return [window for window in windows if window.contestant in common]
+
+
+def _what_was_measured(run: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: run[name] for name in ("sha256", "rate", "seconds", "paced_seconds", "server_cpus", "client_cpus")}
+    host = {name: run["host"][name] for name in ("cpu_model", "cpu_features", "cpus", "versions")}
+    return {**found, **host, "commit": run["commits"][OURS]}
+
+
 if __name__ == "__main__":
-    stored = json.loads(Path(sys.argv[1]).read_text())
-    print(render(msgspec.convert(stored["windows"], list[Window]), stored["rate"]))
+    main(sys.argv[1:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -13,15 +14,15 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import pytest
 
-from benchmarks.serving import bare
+from benchmarks.serving import bare, cpu_table
 from benchmarks.serving.bare import BarePlan, BareResult
 from benchmarks.serving.cpu import BareLoop, RunningServer, ThreadTimes, main, thread_times
-from benchmarks.serving.cpu_table import FULL, PACED, Window, render
+from benchmarks.serving.cpu_table import FULL, PACED, Window, pool, render
 from benchmarks.serving.processes import ServerProcess, members, read_process_table
 from benchmarks.serving.servers import Server, all_servers
 
@@ -108,6 +109,47 @@ def test_the_goal_is_judged_against_the_bare_loop_for_each_kind_of_load() -> Non
     assert [goal.rsplit(" ", 1)[1] for goal in goals] == ["reached", "MISSED"]
     assert "at full load" in goals[0]
     assert "at 38 requests per second" in goals[1]
+
+
+def run_of(*rounds: dict[str, float], **others: object) -> dict[str, Any]:
+    """A run as it is stored."""
+    settings = ("sha256", "rate", "seconds", "paced_seconds", "server_cpus", "client_cpus")
+    host = dict.fromkeys(("cpu_model", "cpu_features", "cpus", "versions"), 1)
+    stored = {**dict.fromkeys(settings, 1.0), "host": host, "commits": {"compressor": "abc"}}
+    return {**stored, **others, "windows": msgspec.to_builtins(windows_of(*rounds))}
+
+
+def test_runs_are_pooled_as_one_of_all_their_rounds() -> None:
+    """Rounds that were taken for the same one would be averaged, and make the interval too narrow."""
+    values: list[dict[str, float]] = [{"bare": 0.0, "compressor": more} for more in (0.2, 0.3, 0.4)]
+    first = [{**value, "floor": 9.0} for value in values[:2]]
+    assert pool([run_of(*first), run_of(values[2])]) == windows_of(*values)
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"sha256": "b"}, "sha256"),
+        ({"commits": {"compressor": "b"}}, "commit"),
+        ({"rate": 2.0, "seconds": 9}, "rate, seconds"),
+    ],
+)
+def test_runs_of_different_things_are_not_pooled(other: dict[str, object], told: str) -> None:
+    """Another bundle, code or load is another figure."""
+    run = run_of({"bare": 0.0})
+    with pytest.raises(SystemExit, match=f"the runs differ in {told};"):
+        pool([run, {**run, **other}])
+
+
+def test_stored_runs_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The table that was made with the run, from its file."""
+    files = [tmp_path / "monday.json", tmp_path / "tuesday.json"]
+    for file, more in zip(files, (0.2, 0.3), strict=True):
+        file.write_text(json.dumps(run_of({"bare": 0.0, "compressor": more}, rate=38.0)))
+    cpu_table.main(list(map(str, files)))
+    assert capsys.readouterr().out.startswith("2 rounds, every contestant started anew in each; 4 turns, 0 of them")
+    with pytest.raises(SystemExit, match="there is no run to show"):
+        cpu_table.main([])
 
 
 def test_the_bare_loop_answers_every_plan_with_the_model_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
