@@ -89,8 +89,21 @@ class TextEncoder:
 
     def check(self, texts: Sequence[tuple[str, ...]]) -> None:
         """Raise what `encode` would raise for these texts, without tokenising them."""
+        columns = self.inputs.text_columns
         for index, text in enumerate(texts):
-            self._check(index, text)
+            if len(text) != len(columns):
+                wanted = "one string" if len(columns) == 1 else "a pair"
+                raise UserError(
+                    f"text {index} has {len(text)} part(s), but this model reads {len(columns)} "
+                    f"({', '.join(columns)}). Give {wanted} for each text."
+                )
+            for part, column in zip(text, columns, strict=True):
+                if not isinstance(part, str):
+                    raise UserError(f"text {index} is no string but {part!r} ({column}). Give text.")
+                if not part or part.isspace():
+                    raise UserError(f"text {index} is empty ({column}). Give at least one character that is no space.")
+                if not (part.isascii() or _is_unicode(part)):
+                    raise UserError(f"text {index} is not valid Unicode ({column}). Give it in UTF-8.")
 
     def encode_checked(self, text: tuple[str, ...]) -> Encoding:
         """Tokenise one text that `check` has passed, on the calling thread alone."""
@@ -127,22 +140,6 @@ class TextEncoder:
             else:
                 arrays[name] = self._zeros[:, :length]
         return arrays
-
-    def _check(self, index: int, text: tuple[str, ...]) -> None:
-        columns = self.inputs.text_columns
-        if len(text) != len(columns):
-            wanted = "one string" if len(columns) == 1 else "a pair"
-            raise UserError(
-                f"text {index} has {len(text)} part(s), but this model reads {len(columns)} "
-                f"({', '.join(columns)}). Give {wanted} for each text."
-            )
-        for part, column in zip(text, columns, strict=True):
-            if not isinstance(part, str):
-                raise UserError(f"text {index} is no string but {part!r} ({column}). Give text.")
-            if not part or part.isspace():
-                raise UserError(f"text {index} is empty ({column}). Give at least one character that is no space.")
-            if not (part.isascii() or _is_unicode(part)):
-                raise UserError(f"text {index} is not valid Unicode ({column}). Give it in UTF-8.")
 
 
 def _is_unicode(text: str) -> bool:

@@ -31,15 +31,10 @@ class TokenEstimator:
         self._characters = 200.0  # the first guess weighs as much as that many characters
         self._tokens = ratio * self._characters
 
-    @property
-    def ratio(self) -> float:
-        """Tokens per character, without special tokens."""
-        return self._tokens / self._characters
-
     def estimate(self, text: Sequence[str]) -> int:
         """Tokens of a text or pair, special ones included, at most max_length."""
-        characters = sum(map(len, text))
-        return min(math.ceil(characters * self.ratio) + self._num_special, self._max_length)
+        ratio = self._tokens / self._characters
+        return min(math.ceil(sum(map(len, text)) * ratio) + self._num_special, self._max_length)
 
     def correct(self, text: Sequence[str], tokens: int) -> None:
         """Learn from an exact count; a count at max_length may have been cut and teaches nothing."""

@@ -180,7 +180,7 @@ class LaneEngine:
             self._tokenisers.shutdown(wait=False, cancel_futures=True)
 
     def _ready(self) -> Served:
-        if self.state in ("starting", "draining") or self._served is None:
+        if self._state != "ready" or self._served is None:
             raise NotReady(f"the engine is {self.state}")
         return self._served
 

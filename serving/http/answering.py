@@ -6,6 +6,7 @@ import asyncio
 import time
 import weakref
 from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from urllib.parse import quote
 
@@ -26,6 +27,7 @@ LARGE_LOGITS = 2048
 
 Texts = tuple[tuple[str, ...], ...]
 Body = TypeVar("Body")
+_SIZE = attrgetter("size")
 _VISIBLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 
@@ -123,7 +125,7 @@ class Answering:
 
 async def written(answered: Answered, write: Callable[[], Body]) -> Body:
     """What `write` makes of an answer; a large one is written by a thread, so that others are not kept waiting."""
-    if sum(logits.size for logits in answered.logits.values()) < LARGE_LOGITS:
+    if sum(map(_SIZE, answered.logits.values())) < LARGE_LOGITS:
         return write()
     return await asyncio.to_thread(write)
 

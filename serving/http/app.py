@@ -109,7 +109,7 @@ class Application:
             is_sending = True
             await self._send(send, request, request_id, reply)
         except asyncio.CancelledError:
-            reply = _cancelled(scope.get("state", {}).get(REASON), is_sending, _form(route, request))
+            reply = _cancelled(scope["state"].get(REASON), is_sending, _form(route, request))
             await self._send(send, request, request_id, reply)
         self._finish(request, route.template, request_id, reply)
 

@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from serving.engine.contract import Expired
 from serving.http.request import BODY_DEADLINE, Message
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
     from uvicorn.protocols.http.flow_control import FlowControl
-
-    from serving.http.errors import Header
+    from uvicorn.server import ServerState
 
 CLOSE = (b"connection", b"close")
 """The header that ends a connection, in this spelling alone."""
@@ -41,16 +39,14 @@ class Connection(Protocol):
         transport: where answers go.
         flow: whether the other side reads, and we do.
         tasks: those of all requests under way, of the whole server.
+        server_state: of uvicorn; it has the headers of all answers at this moment.
     """
 
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
     flow: FlowControl
     tasks: set[asyncio.Task[None]]
-
-    def default_headers(self) -> list[Header]:
-        """Headers of all answers at this moment."""
-        ...
+    server_state: ServerState
 
     def on_response_complete(self) -> None:
         """The next answer is another request's."""
@@ -134,16 +130,19 @@ class Exchange:
         """What came of the body since the last call, or the news that there is nobody to answer.
 
         Raises:
-            Expired: nothing came before the deadline that the application has set.
+            TimeoutError: nothing came before the deadline that the application has set.
         """
         connection = self._connection
         if self._expects_continue:
             self._expects_continue = False
             if not (self.response_started or connection.transport.is_closing()):
                 connection.transport.write(_CONTINUE)
-        connection.flow.resume_reading()  # also when the body is there: else nobody would see the client leave
+        if connection.flow.read_paused:  # also when the body is there: else nobody would see the client leave
+            connection.flow.resume_reading()
         if not (self._has_news or self.disconnected or self.response_complete):
             await self._wait()
+            if not self._has_news:
+                raise TimeoutError
         self._has_news = False
         if self.disconnected or self.response_complete:
             return {"type": "http.disconnect"}
@@ -201,7 +200,7 @@ class Exchange:
     def _finish(self, body: bytes) -> None:
         """Write head and body at once: one call of the kernel, and one packet."""
         connection = self._connection
-        headers = [*connection.default_headers(), *self._start["headers"]]
+        headers = [*connection.server_state.default_headers, *self._start["headers"]]
         if CLOSE in headers:
             self.keep_alive = False
         elif not self.keep_alive:
@@ -231,9 +230,9 @@ class Exchange:
                 timer.cancel()
 
     def _give_up(self) -> None:
-        """The deadline came before the body."""
+        """The deadline came first: there are no news. An exception in the future would keep the waiting frame alive."""
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(Expired("the deadline passed before the request's body had come"))
+            self._waiter.set_result(None)
 
     def _tell(self) -> None:
         """Wake the application, if it waits."""

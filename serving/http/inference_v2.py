@@ -160,12 +160,12 @@ class InferenceV2Api:
         limits = self._answering.limits
         latest = self._answering.deadline(request, math.inf)  # the body may still ask for that much
         if request.headers.get(b"content-type", BINARY).startswith(BINARY):
-            body = await request.read(limits.body_bytes, latest)
+            body = await request.read(limits, latest)
         elif LENGTH_HEADER in request.headers:
             request.headers[b"content-type"] = JSON  # what many clients say of the two parts together
-            body = await request.read(limits.body_bytes, latest)
+            body = await request.read(limits, latest)
         else:
-            body = await request.read_json(limits.body_bytes, latest)
+            body = await request.read_json(limits, latest)
         head, binary = split_body(body, request.headers.get(LENGTH_HEADER))
         check_depth(head, limits.json_depth)
         return _decode(head), binary

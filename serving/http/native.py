@@ -39,7 +39,7 @@ class NativeApi:
         """`POST /v1/predict`: per text and task what `Bundle.predict` says."""
         answering = self._answering
         deadline = answering.deadline(request)
-        body = await request.read_json(self._limits.body_bytes, deadline)
+        body = await request.read_json(self._limits, deadline)
         check_depth(body, self._limits.json_depth)
         asked = _decode(body)
         tasks = None if asked.tasks is None else tuple(asked.tasks)

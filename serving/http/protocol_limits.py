@@ -1,7 +1,8 @@
 """uvicorn's HTTP protocol with what it lacks: time limits, size of the head, number of connections, and a word to
 the application when a client leaves.
 
-Everything is watched by one sweep over all connections, once a second; a request itself sets no timer.
+Everything is watched by one sweep over all connections, once a second; a request itself sets no timer, unless it waits
+for a body that is due earlier than these limits (`Exchange.receive`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from serving.http.exchange import Exchange
 
 if TYPE_CHECKING:
-    from serving.http.errors import Header
     from serving.operations.settings import Limits
 
 REASON = "compressor.reason"
@@ -191,15 +191,12 @@ class LimitedProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self._open:
             self._open[0].begin(self.app)
         else:
             self._idle_since = self.loop.time()
-
-    def default_headers(self) -> list[Header]:
-        """The date, and near the server's end the wish that connections be closed."""
-        return self.server_state.default_headers
 
     def pause_writing(self) -> None:
         """The client does not read."""

@@ -11,10 +11,12 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from serving.engine.contract import Expired
 from serving.http.errors import Header, HttpError
 
 if TYPE_CHECKING:
     from serving.http.keys import Key
+    from serving.operations.settings import Limits
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -90,27 +92,29 @@ class Request:
             return None
         return dict(parse_qsl(self.query_string.decode("latin-1"), keep_blank_values=True)).get(name)
 
-    def read_json(self, max_bytes: int, deadline: float) -> Awaitable[bytes]:
+    def read_json(self, limits: Limits, deadline: float) -> Awaitable[bytes]:
         """The body of a JSON request, as `read` gives it; HttpError 415 when its own headers say that it is none."""
         content_type = self.headers.get(b"content-type")
         if content_type is not None and content_type != JSON and not _is_json(content_type):
             shown = content_type.decode("latin-1")
             raise HttpError(415, "unsupported_media_type", f"content-type is '{shown}'; send application/json")
-        return self.read(max_bytes, deadline)
+        return self.read(limits, deadline)
 
-    async def read(self, max_bytes: int, deadline: float) -> bytes:
+    async def read(self, limits: Limits, deadline: float) -> bytes:
         """The whole body; refused as soon as it is known to be too large, without reading the rest.
 
         Args:
-            max_bytes: that it may have.
-            deadline: `time.monotonic()` seconds; later than that, it is not waited for. Other servers than ours wait.
+            limits: of its size, and of the time in which it has to come: later than that, the server's protocol
+                cancels the request.
+            deadline: `time.monotonic()` seconds; where that is earlier, the body is waited for until then. Both
+                need our own server (`serving.http.protocol_limits`).
 
         Raises:
             HttpError: 413 too large, 415 compressed.
             ClientGone: the connection closed first.
             Expired: the deadline came first.
         """
-        headers = self.headers
+        headers, max_bytes = self.headers, limits.body_bytes
         encoding = headers.get(b"content-encoding")
         if encoding is not None and encoding.lower() != b"identity":
             shown = encoding.decode("latin-1")
@@ -118,13 +122,17 @@ class Request:
         length = headers.get(b"content-length")
         if length is not None and length.isdigit() and int(length[:19]) > max_bytes:
             raise _too_large(max_bytes)
-        self._state[BODY_DEADLINE] = deadline
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        body: bytes = message.get("body", b"")
-        if message.get("more_body", False):
-            body = await self._read_rest(bytearray(body), max_bytes)
+        if deadline < self.started + limits.header_seconds:
+            self._state[BODY_DEADLINE] = deadline
+        try:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            body: bytes = message.get("body", b"")
+            if message.get("more_body", False):
+                body = await self._read_rest(bytearray(body), max_bytes)
+        except TimeoutError:
+            raise Expired("the deadline passed before the request's body had come") from None
         if len(body) > max_bytes:
             raise _too_large(max_bytes)
         return body

@@ -67,7 +67,7 @@ class TeiApi:
         """Per input its labels with scores, from the highest down."""
         limits = self._answering.limits
         deadline = self._answering.deadline(request)
-        body = await request.read_json(limits.body_bytes, deadline)
+        body = await request.read_json(limits, deadline)
         check_depth(body, limits.json_depth)
         asked = _decode(body)
         texts, is_batch = _inputs(asked.inputs)

@@ -6,14 +6,18 @@ import asyncio
 import gc
 import logging
 import sys
+import time
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from uvicorn.server import ServerState
 
+from serving.engine.contract import Expired
 from serving.http.exchange import CHUNK_BYTES, CLOSE, Exchange
-from serving.http.request import Message, Receive, Send
+from serving.http.request import Message, Receive, Request, Send
+from serving.operations.settings import Limits
 
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]}
@@ -45,6 +49,7 @@ class Flow:
     """Whether the client reads; counts how often the connection was told to read on."""
 
     def __init__(self) -> None:
+        self.read_paused = True
         self.write_paused = False
         self.num_resumed = 0
         self.drained = asyncio.Event()
@@ -67,11 +72,8 @@ class Connection:
         self.flow: Any = Flow()
         self.tasks: set[asyncio.Task[None]] = set()
         self.num_complete = 0
-        self.headers: list[tuple[bytes, bytes]] = [(b"date", b"today")]
-
-    def default_headers(self) -> list[tuple[bytes, bytes]]:
-        """Of all answers."""
-        return self.headers
+        self.server_state = ServerState()
+        self.server_state.default_headers = [(b"date", b"today")]
 
     def on_response_complete(self) -> None:
         """Count it."""
@@ -142,7 +144,7 @@ def test_a_connection_that_ends_says_so_once(why: str) -> None:
     async def scenario(connection: Connection) -> None:
         start = {**START, "headers": [*START["headers"], CLOSE]} if why == "the application" else START  # type: ignore[misc]
         if why == "the server":
-            connection.headers = [*connection.headers, CLOSE]
+            connection.server_state.default_headers.append(CLOSE)
         await connection.answer(connection.exchange(keep_alive=why != "the client"), sends(start, BODY))
         (piece,) = connection.transport.pieces
         assert piece.count(b"\r\nconnection: close\r\n") == 1
@@ -367,7 +369,17 @@ def test_only_a_task_under_way_is_cancelled() -> None:
     assert reached == ["cancelled"]
 
 
-def test_a_request_leaves_no_circle_behind() -> None:
+async def expires(scope: Message, receive: Receive, send: Send) -> None:
+    """An application that waits for a body for ten milliseconds."""
+    now = time.monotonic()
+    request = Request({"path": "/", "headers": [], **scope}, receive, now)
+    with pytest.raises(Expired):
+        await request.read(Limits(), now + 0.01)
+    await answers(scope, receive, send)
+
+
+@pytest.mark.parametrize("app", [answers, expires])
+def test_a_request_leaves_no_circle_behind(app: App) -> None:
     """The server's collections are rare, and what only they could free would pile up."""
 
     class Scope(dict[str, Any]):
@@ -379,8 +391,9 @@ def test_a_request_leaves_no_circle_behind() -> None:
         exchange = Exchange(connection, scope, keep_alive=True, expects_continue=False)
         del scope
         exchange.feed(b"x")
-        exchange.end_body()
-        await connection.answer(exchange, answers)
+        if app is answers:
+            exchange.end_body()
+        await connection.answer(exchange, app)
         del exchange
         await asyncio.sleep(0)
         assert watched() is None

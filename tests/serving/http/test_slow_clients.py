@@ -15,12 +15,13 @@ from serving.http import protocol_limits
 from serving.http.limits import DEADLINE_HEADER
 from serving.operations.settings import Limits
 from tests.serving.http.conftest import RunningServer
-from tests.serving.http.wire import BODY, QUICK, post, read_all, read_answers, wait_for
+from tests.serving.http.wire import BODY, PATIENT, QUICK, post, read_all, read_answers, wait_for
 
 UNHURRIED = Limits(header_seconds=2.0, connections=20, body_bytes=100_000)
 DEADLINE = DEADLINE_HEADER.decode()
 LONGER_SECONDS = 2.5
 """Than those limits."""
+patient = pytest.mark.parametrize("limits", [PATIENT], ids=["patient"])
 unhurried = pytest.mark.parametrize("limits", [UNHURRIED], ids=["unhurried"])
 
 
@@ -76,7 +77,7 @@ def test_a_slow_body_is_told_why_in_the_words_of_its_protocol(server: RunningSer
     assert form in answer
 
 
-@unhurried
+@patient
 @pytest.mark.parametrize(
     ("path", "form"),
     [
@@ -88,18 +89,18 @@ def test_a_slow_body_is_told_why_in_the_words_of_its_protocol(server: RunningSer
 def test_a_body_is_waited_for_until_the_deadline(
     server: RunningServer, engine: DummyEngine, path: str, form: bytes
 ) -> None:
-    """Who asked for an answer within 0.2 seconds is told then, not after the two that a request may take to come."""
+    """Who asked for an answer within 0.2 seconds is told then, not after the thirty that a request may take to come."""
     with server.connect() as client:
         start = time.monotonic()
         client.sendall(post(b'{"te', path, f"{DEADLINE}: 200", length=1000))
         answer = client.recv(65_536)
-        assert 0.15 < time.monotonic() - start < 1.5
+        assert time.monotonic() - start > 0.15
         assert answer.startswith(b"HTTP/1.1 504 ")
         assert form in answer
         assert engine.received == []
 
 
-@unhurried
+@patient
 def test_a_body_that_comes_after_its_answer_is_read_away(server: RunningServer) -> None:
     """It is no request, and the connection goes on with the next one."""
     with server.connect() as client:
@@ -109,22 +110,59 @@ def test_a_body_that_comes_after_its_answer_is_read_away(server: RunningServer) 
         assert read_answers(client, 1)[0][0] == 200
 
 
-@unhurried
+@patient
 def test_a_body_in_pieces_before_the_deadline_is_answered(server: RunningServer) -> None:
-    """What is waited for piece by piece has one deadline, not one for each."""
+    """A timer that outlived its wait would end the request, or the next one."""
     with server.connect() as client:
-        client.sendall(post(BODY[:1], "/v1/predict", f"{DEADLINE}: 1500", length=len(BODY)))
-        for place in range(1, len(BODY)):
-            time.sleep(0.01)
-            client.sendall(BODY[place : place + 1])
+        for _ in range(2):
+            client.sendall(post(BODY[:1], "/v1/predict", f"{DEADLINE}: 5000", length=len(BODY)))
+            for place in range(1, len(BODY)):
+                time.sleep(0.01)
+                client.sendall(BODY[place : place + 1])
+            assert read_answers(client, 1)[0][0] == 200
+
+
+@patient
+def test_a_body_in_pieces_has_one_deadline(server: RunningServer) -> None:
+    """A client that sends a byte now and then would else hold its request for as long as it likes."""
+    with server.connect() as client:
+        client.sendall(post(b"{", "/v1/predict", f"{DEADLINE}: 300", length=1000))
+        client.settimeout(0.05)
+        answer = b""
+        for _ in range(90):
+            try:
+                answer = client.recv(65_536)
+                break
+            except TimeoutError:
+                client.sendall(b" ")
+        assert answer.startswith(b"HTTP/1.1 504 ")
+
+
+def test_the_time_for_a_request_to_come_counts_where_no_deadline_is_earlier(
+    run_server: Callable[..., RunningServer], engine: DummyEngine
+) -> None:
+    """A slow client that named no deadline is told that it was slow, not that the server was."""
+    server = run_server(engine, QUICK, default_deadline_ms=400)
+    with server.connect() as client:
+        client.sendall(post(b'{"te', length=1000))
+        assert read_all(client).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_body_may_come_late_where_it_may_bring_a_longer_deadline(
+    run_server: Callable[..., RunningServer], engine: DummyEngine
+) -> None:
+    """The Open Inference Protocol names it in the body: until that is there, the default does not count."""
+    server = run_server(engine, PATIENT, default_deadline_ms=100)
+    asked = {
+        "inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["refund"]}],
+        "parameters": {"timeout": 20_000_000},
+    }
+    body = json.dumps(asked).encode()
+    with server.connect() as client:
+        client.sendall(post(body[:9], "/v2/models/dummy/infer", length=len(body)))
+        time.sleep(0.4)
+        client.sendall(body[9:])
         assert read_answers(client, 1)[0][0] == 200
-        start = time.monotonic()
-        client.sendall(post(BODY[:1], "/v1/predict", f"{DEADLINE}: 300", length=len(BODY)))
-        for place in range(1, 9):
-            time.sleep(0.05)
-            client.sendall(BODY[place : place + 1])
-        assert read_answers(client, 1)[0][0] == 504
-        assert time.monotonic() - start < 1.5
 
 
 def test_a_slow_body_behind_an_answer_is_told_why_too(server: RunningServer) -> None:
