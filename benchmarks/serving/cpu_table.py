@@ -135,24 +135,36 @@ def pool(runs: Sequence[Mapping[str, Any]]) -> list[Window]:
     """The windows of several runs, as one run of all their rounds.
 
     Args:
-        runs: as `benchmarks.serving.cpu` stores them.
+        runs: as `benchmarks.serving.cpu` stores them; their limits may differ, which only end what hangs.
 
     Raises:
-        SystemExit: there is none, or they measured different things.
+        SystemExit: there is none, or they cannot be taken together.
     """
     if not runs:
         raise SystemExit("there is no run to show; give the JSON of one or more")
-    for run in runs[1:]:
-        kind, first_kind = _what_was_measured(run), _what_was_measured(runs[0])
-        if differing := [name for name, value in kind.items() if value != first_kind[name]]:
-            raise SystemExit(f"the runs differ in {', '.join(differing)}; show them one by one")
+    if len(runs) > 1:
+        _check_alike(runs)
+    common = set.intersection(*({window["contestant"] for window in run["windows"]} for run in runs))
+    if not common:
+        raise SystemExit("the runs have no contestant in common; show them one by one")
     windows: list[Window] = []
     for run in runs:
         next_round = 1 + max((window.round for window in windows), default=-1)
         own = msgspec.convert(run["windows"], list[Window])
         windows += [msgspec.structs.replace(window, round=next_round + window.round) for window in own]
-    common = set.intersection(*({window["contestant"] for window in run["windows"]} for run in runs))
     return [window for window in windows if window.contestant in common]
+
+
+def _check_alike(runs: Sequence[Mapping[str, Any]]) -> None:
+    first = _what_was_measured(runs[0])
+    if not first["commit"] or first["commit"].endswith("+"):
+        raise SystemExit("the code of a run is in no commit, and may differ from another's; show the runs one by one")
+    for number, run in enumerate(runs):
+        kind = _what_was_measured(run)
+        if differing := [name for name, value in kind.items() if value != first[name]]:
+            raise SystemExit(f"the runs differ in {', '.join(differing)}; show them one by one")
+        if any(run["windows"] == other["windows"] for other in runs[:number]):
+            raise SystemExit("a run is given twice; give each once")
 
 
 def _what_was_measured(run: Mapping[str, Any]) -> dict[str, Any]:

@@ -141,6 +141,19 @@ def test_runs_of_different_things_are_not_pooled(other: dict[str, object], told:
         pool([run, {**run, **other}])
 
 
+def test_runs_are_pooled_once_each_and_only_of_known_code() -> None:
+    """Two edits of one commit are two programs; rounds that count twice make the interval too narrow."""
+    run = run_of({"bare": 0.0})
+    edited = {**run, "commits": {"compressor": "abc+"}}
+    for runs, told in (
+        ([run, run], "a run is given twice"),
+        ([edited, {**edited, "limit_ms": 9}], "is in no commit"),
+        ([run, run_of({"floor": 0.0})], "no contestant in common"),
+    ):
+        with pytest.raises(SystemExit, match=told):
+            pool(runs)
+
+
 def test_stored_runs_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The table that was made with the run, from its file."""
     files = [tmp_path / "monday.json", tmp_path / "tuesday.json"]
