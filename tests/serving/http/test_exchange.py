@@ -16,7 +16,7 @@ from uvicorn.server import ServerState
 
 from serving.engine.contract import Expired
 from serving.http.exchange import CHUNK_BYTES, CLOSE, Exchange
-from serving.http.request import Message, Receive, Request, Send
+from serving.http.request import BODY_DEADLINE, Message, Receive, Request, Send
 from serving.operations.settings import Limits
 
 App = Callable[[Message, Receive, Send], Awaitable[None]]
@@ -376,6 +376,19 @@ async def expires(scope: Message, receive: Receive, send: Send) -> None:
     with pytest.raises(Expired):
         await request.read(Limits(), now + 0.01)
     await answers(scope, receive, send)
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(4.9, 104.9), (5.0, None), (60.0, None)])
+def test_only_a_deadline_before_the_limit_ends_the_wait_for_a_body(seconds: float, told: float | None) -> None:
+    """At the limit itself two would end the request, and who comes first decides whose fault it was."""
+    scope: Message = {"path": "/", "headers": [], "state": {}}
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"{}"}
+
+    request = Request(scope, receive, 100.0)
+    assert asyncio.run(request.read(Limits(header_seconds=5.0), 100.0 + seconds)) == b"{}"
+    assert scope["state"].get(BODY_DEADLINE) == told
 
 
 @pytest.mark.parametrize("app", [answers, expires])
