@@ -20,6 +20,7 @@ from export.quantise.material import Quantising
 from export.quantise.quantiser import PRECISIONS as QUANTISED
 from export.quantise.quantiser import Quantiser
 from export.quantise.summary import QuantisationSummary
+from export.simplify import simplify
 from serving.errors import UserError
 from serving.hashing import hash_file
 from serving.manifest import InputSpec, TaskSpec
@@ -76,7 +77,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         tasks: what the graphs answer.
         inputs: how texts become their inputs.
-        plain: the graph as torch exported it; it is measured, and not served.
+        plain: the graph as torch exported it, simplified; it is measured, and not served.
         graphs: one per precision.
         files: the sha256 of tokenizer and config files.
     """
@@ -139,13 +140,14 @@ def export_candidate(
     plain = folder / PLAIN_FILE
     plain.parent.mkdir(exist_ok=True)
     export_graph(student.model, student.inputs.names, tasks, plain, opset=opset)
+    note = simplify(plain)
     encoder = TextEncoder.load(folder / TOKENIZER_FILE, student.inputs)
     quantiser = Quantiser(plain, encoder, tasks, quantising)
     graphs = tuple(_make_graph(name, quantiser, folder, student.config) for name in dict.fromkeys(precisions))
     candidate = Candidate(
         tasks=tasks,
         inputs=student.inputs,
-        plain=_plain_graph(plain),
+        plain=_plain_graph(plain, note),
         graphs=graphs,
         files={name: hash_file(folder / name) for name in (*names, CONFIG_FILE)},
     )
@@ -180,7 +182,7 @@ def name_outputs(tasks: Sequence[TaskSpec]) -> tuple[TaskSpec, ...]:
     )
 
 
-def _plain_graph(path: Path) -> Graph:
+def _plain_graph(path: Path, note: str | None) -> Graph:
     return Graph(
         precision=PLAIN,
         file=PLAIN_FILE,
@@ -188,6 +190,7 @@ def _plain_graph(path: Path) -> Graph:
         bytes=path.stat().st_size,
         opset=opset_of(path),
         ir_version=ir_version_of(path),
+        note=note,
         made_from=TORCH,
     )
 

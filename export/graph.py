@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, bidirectional_mask_function, eager_mask
 
 from export.runners import eval_mode
 from serving.errors import UserError
@@ -58,7 +59,7 @@ def export_graph(
     wrapper = _LogitsTuple(model, input_names, tasks)
     outputs = output_names(tasks)
     axes = {name: {0: "batch", 1: "tokens"} for name in input_names} | {name: {0: "batch"} for name in outputs}
-    with eval_mode(wrapper), _eager_attention(model), _expected_warnings(), torch.no_grad():
+    with eval_mode(wrapper), _eager_attention(model), _one_mask_row(), _expected_warnings(), torch.no_grad():
         try:
             torch.onnx.export(
                 wrapper,
@@ -126,6 +127,25 @@ def _eager_attention(model: nn.Module) -> Iterator[None]:
     finally:
         for config, implementation in before:
             config._attn_implementation = implementation
+
+
+@contextlib.contextmanager
+def _one_mask_row() -> Iterator[None]:
+    """Let masks of padding have one row for all queries: transformers' own has one for each, made by some 25 nodes."""
+    ALL_MASK_ATTENTION_FUNCTIONS["eager"] = _padding_mask
+    try:
+        yield
+    finally:
+        del ALL_MASK_ATTENTION_FUNCTIONS["eager"]
+
+
+def _padding_mask(*, mask_function: Any, attention_mask: Tensor | None, dtype: torch.dtype, **others: Any) -> Tensor:
+    """What attention adds to its scores: 0 for tokens, the least number for padding; [batch, 1, 1, tokens]."""
+    if mask_function is not bidirectional_mask_function or attention_mask is None or attention_mask.ndim != 2:
+        whole: Tensor = eager_mask(mask_function=mask_function, attention_mask=attention_mask, dtype=dtype, **others)
+        return whole
+    padding = 1.0 - attention_mask[:, None, None, :].to(dtype)  # in the words that `export.optimise` can read
+    return padding.masked_fill(padding.to(torch.bool), torch.finfo(dtype).min)
 
 
 @contextlib.contextmanager

@@ -184,7 +184,7 @@ def test_a_fusion_that_changes_the_logits_is_not_kept(tmp_path: Path, monkeypatc
     """A fused operator that reads a wrong weight gives a graph that runs and is wrong."""
     plain = tmp_path / "plain.onnx"
     export_graph(make_model("bert"), INPUTS.names, [INTENT], plain)
-    fuse = optimizer.optimize_model
+    fuse = optimizer.optimize_by_fusion
 
     def fuse_wrongly(*args: Any, **kwargs: Any) -> Any:
         fused = fuse(*args, **kwargs)
@@ -192,7 +192,7 @@ def test_a_fusion_that_changes_the_logits_is_not_kept(tmp_path: Path, monkeypatc
         double_weight(fused.model, bias)
         return fused
 
-    monkeypatch.setattr(optimizer, "optimize_model", fuse_wrongly)
+    monkeypatch.setattr(optimizer, "optimize_by_fusion", fuse_wrongly)
 
     fusion = fuse_attention(plain, tmp_path / "fused.onnx", make_config("bert"))
 

@@ -1,0 +1,119 @@
+"""The last layer for the first token alone, where the heads read no other.
+
+What a token's row becomes depends on the other tokens only through attention's keys and values. So where all readers
+of the last hidden states take the first row, the products, norms and activations behind attention, and the queries
+before it, are computed for that row; what the other tokens need no more is not computed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from export.simplify.nodes import attribute_of, replace_parts
+from export.simplify.observed import Observed
+
+Axes = Sequence[int | None]
+"""Per input of a node, the axis along which its first entry is enough; None where all of it is needed."""
+
+_BY_ENTRY = frozenset(
+    ["Abs", "Add", "Cast", "Div", "Erf", "Exp", "Gelu", "Mul", "Neg", "Pow", "Relu", "Sigmoid", "Sqrt", "Sub", "Tanh"]
+)
+_FIRST, _SECOND = "first_token_start", "first_token_end"
+
+
+def keep_first_token(model: onnx.ModelProto, observed: Observed) -> int:
+    """Compute one token where only the first one is read; returns how many nodes that makes smaller."""
+    reads: dict[str, set[int | None]] = defaultdict(set)
+    smaller: dict[str, Axes] = {}
+    for value in model.graph.output:
+        reads[value.name].add(None)
+    for node in reversed(model.graph.node):
+        axes = _axes_read(node, reads, observed)
+        is_smaller = axes is not None and not _takes_first(node, observed)
+        if axes is not None and is_smaller:
+            smaller[node.output[0]] = axes
+        for place, name in enumerate(node.input):
+            reads[name].add(axes[place] if axes is not None else None)
+    if smaller:
+        _cut(model, smaller)
+    return len(smaller)
+
+
+def _axes_read(node: onnx.NodeProto, reads: dict[str, set[int | None]], observed: Observed) -> Axes | None:
+    """What a node needs of its inputs; None for all of all."""
+    if _takes_first(node, observed):
+        return [1, None]
+    wanted = set().union(*(reads[name] for name in node.output))
+    axis = wanted.pop() if len(wanted) == 1 else None
+    return None if axis is None else _axes_needed(node, axis, observed)
+
+
+def _takes_first(node: onnx.NodeProto, observed: Observed) -> bool:
+    """Whether a node reads the first token of hidden states [batch, tokens, width] and nothing else."""
+    if node.op_type != "Gather" or attribute_of(node, "axis", 0) != 1 or observed.rank(node.input[0]) != 3:
+        return False
+    index = observed.constants.get(node.input[1])
+    return index is not None and index.ndim == 0 and int(index) == 0
+
+
+def _axes_needed(node: onnx.NodeProto, axis: int, observed: Observed) -> Axes | None:
+    """What the first entry of a node's output along an axis is made of; None where that is not known to be less."""
+    rank = observed.rank(node.output[0])
+    if rank is None or len(node.output) > 1:
+        return None
+    alone: Axes = [axis] + [None] * (len(node.input) - 1)
+    if node.op_type in _BY_ENTRY:
+        return [_broadcast_axis(name, axis, rank, observed) for name in node.input]
+    if node.op_type in ("LayerNormalization", "Softmax"):
+        return alone if axis < attribute_of(node, "axis", -1) % rank else None
+    if node.op_type == "MatMul":
+        return alone if axis == rank - 2 and observed.rank(node.input[0]) == rank else None
+    if node.op_type == "Transpose":
+        return [attribute_of(node, "perm", list(reversed(range(rank))))[axis]]
+    if node.op_type == "Reshape":
+        shape = observed.constants.get(node.input[1])
+        is_copied = shape is not None and not (attribute_of(node, "allowzero", 0) or shape[: axis + 1].any())
+        return alone if is_copied else None
+    return None
+
+
+def _broadcast_axis(name: str, axis: int, rank: int, observed: Observed) -> int | None:
+    """The axis of an operand that lies along the result's; None where it has none, or one entry for all."""
+    own_rank = observed.rank(name)
+    own = axis - rank + own_rank if own_rank is not None else -1
+    return own if own >= 0 and observed.spreads(name, own) else None
+
+
+def _cut(model: onnx.ModelProto, smaller: dict[str, Axes]) -> None:
+    """Take the first entry where a smaller node reads what is still whole."""
+    cuts: dict[tuple[str, int], onnx.NodeProto] = {}
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        for place, axis in enumerate(smaller.get(node.output[0], ())):
+            name = node.input[place]
+            if axis is None or name in smaller:
+                continue
+            if (name, axis) not in cuts:
+                cuts[name, axis] = _first_entry(name, axis)
+                nodes.append(cuts[name, axis])
+            node.input[place] = cuts[name, axis].output[0]
+        nodes.append(node)
+    numbers = {_FIRST: 0, _SECOND: 1} | {_axis_name(axis): axis for _, axis in cuts}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.array([number], dtype=np.int64), name) for name, number in numbers.items()
+    )
+    replace_parts(model.graph.node, nodes)
+
+
+def _first_entry(name: str, axis: int) -> onnx.NodeProto:
+    output = f"{name}_first_{axis}"
+    return helper.make_node("Slice", [name, _FIRST, _SECOND, _axis_name(axis)], [output], name=output)
+
+
+def _axis_name(axis: int) -> str:
+    return f"first_token_axis_{axis}"

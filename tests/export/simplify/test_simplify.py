@@ -1,0 +1,227 @@
+"""Simplified graphs say what torch says; what they no longer compute, nobody read."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from export import graph
+from export.candidate import name_outputs
+from export.graph import export_graph
+from export.optimise import FUSED_TYPES, fuse_attention
+from export.parity import compare
+from export.quantise.layers import find_layers, load_plain
+from export.runners import session_runner, torch_runner
+from export.simplify import simplify
+from export.simplify.observed import SIZES, observe
+from serving.manifest import TaskSpec
+from serving.session import create_session
+from serving.tokenise import TextEncoder
+from tests.export.conftest import CONFIGS, INPUTS, INTENT, URGENCY, double_weight, make_config, make_model, make_texts
+
+PAIR_OF_TASKS = name_outputs([INTENT, URGENCY])
+
+
+class _Pooled(nn.Module):
+    """A toy encoder under a head that reads the mean of all tokens, and under one that reads the first where wanted."""
+
+    def __init__(self, *, reads_first_too: bool) -> None:
+        super().__init__()
+        self.encoder = make_model("bert").models["intent"].get_submodule("bert")
+        self.mean_head = nn.Linear(32, 3)
+        self.first_head = nn.Linear(32, 1) if reads_first_too else None
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        share = attention_mask.float() / attention_mask.float().sum(1, keepdim=True)
+        logits = {"intent": self.mean_head((hidden * share[:, :, None]).sum(1))}
+        if self.first_head is not None:
+            logits["urgency"] = self.first_head(hidden[:, 0])
+        return logits
+
+
+def _exported(model: nn.Module, path: Path, tasks: tuple[TaskSpec, ...] = (INTENT,)) -> Path:
+    export_graph(model, INPUTS.names, tasks, path)
+    return path
+
+
+def _check_says_the_same(
+    path: Path, model: nn.Module, encoder: TextEncoder, tasks: tuple[TaskSpec, ...] = (INTENT,)
+) -> None:
+    run = session_runner(create_session(path), tasks)
+    for parity in compare(torch_runner(model), run, encoder, make_texts(), tasks).values():
+        assert parity.max_difference < 1e-4
+        assert parity.agreement == 1.0
+
+
+def _sizes_of(path: Path, role: str) -> dict[int | None, list[int]]:
+    """From the number of the block to how many tokens a product of a role computes, in runs of several sizes."""
+    model = load_plain(path)
+    outputs = {node.name: node.output[0] for node in model.graph.node}
+    shapes = observe(model).shapes
+    layers = [layer for layer in find_layers(model) if layer.role == role]
+    return {layer.block: [shape[1] for shape in shapes[outputs[layer.nodes[0]]]] for layer in layers}
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_every_architecture_says_the_same_in_fewer_nodes(
+    architecture: str, encoder: TextEncoder, tmp_path: Path
+) -> None:
+    """A row, an axis or a mask that went missing would answer wrongly, and faster."""
+    model = make_model(architecture)
+    path = _exported(model, tmp_path / "plain.onnx")
+    num_before = len(onnx.load(path).graph.node)
+
+    assert simplify(path) is None
+
+    _check_says_the_same(path, model, encoder)
+    assert len(onnx.load(path).graph.node) < 0.9 * num_before
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+@pytest.mark.parametrize("role", ["attention query", "attention output", "feed-forward in", "feed-forward out"])
+def test_the_last_layer_computes_the_one_token_that_the_head_reads(
+    architecture: str, role: str, tmp_path: Path
+) -> None:
+    """Two thirds of the last layer would be computed for nobody."""
+    path = _exported(make_model(architecture), tmp_path / "plain.onnx")
+    assert simplify(path) is None
+
+    sizes = _sizes_of(path, role)
+
+    tokens = [tokens for _, tokens in SIZES]
+    assert sizes[0] == tokens
+    assert sizes[1] == ([1] * len(SIZES) if _cuts(architecture, role) else tokens)
+
+
+def _cuts(architecture: str, role: str) -> bool:
+    """DeBERTa looks its relative positions up by query: there the cut comes behind attention."""
+    return architecture != "deberta-v2" or role != "attention query"
+
+
+@pytest.mark.parametrize("role", ["attention key", "attention value"])
+def test_keys_and_values_are_those_of_all_tokens(role: str, tmp_path: Path) -> None:
+    """The one token that is read looks at all others."""
+    path = _exported(make_model("bert"), tmp_path / "plain.onnx")
+    assert simplify(path) is None
+
+    assert _sizes_of(path, role)[1] == [tokens for _, tokens in SIZES]
+
+
+def test_several_tasks_that_read_the_first_token_share_the_cut(encoder: TextEncoder, tmp_path: Path) -> None:
+    """Heads of one encoder read the same hidden states more than once."""
+
+    class TwoHeads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = make_model("bert").models["intent"].get_submodule("bert")
+            self.heads = nn.ModuleDict({"intent": nn.Linear(32, 3), "urgency": nn.Linear(32, 1)})
+
+        def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+            hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            return {name: head(hidden[:, 0]) for name, head in self.heads.items()}
+
+    model = TwoHeads().eval()
+    path = _exported(model, tmp_path / "plain.onnx", PAIR_OF_TASKS)
+
+    assert simplify(path) is None
+
+    _check_says_the_same(path, model, encoder, PAIR_OF_TASKS)
+    assert _sizes_of(path, "feed-forward in")[1] == [1] * len(SIZES)
+
+
+@pytest.mark.parametrize("reads_first_too", [False, True])
+def test_a_head_that_reads_every_token_keeps_them(reads_first_too: bool, encoder: TextEncoder, tmp_path: Path) -> None:
+    """Its neighbour reads the first one only, and must not take the others away."""
+    model = _Pooled(reads_first_too=reads_first_too).eval()
+    tasks = PAIR_OF_TASKS if reads_first_too else (INTENT,)
+    path = _exported(model, tmp_path / "plain.onnx", tasks)
+
+    assert simplify(path) is None
+
+    _check_says_the_same(path, model, encoder, tasks)
+    assert _sizes_of(path, "feed-forward out")[1] == [tokens for _, tokens in SIZES]
+
+
+def test_a_mask_with_a_row_per_query_is_cut_too(
+    encoder: TextEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some encoders make their own masks; the first query's row is the one to add."""
+    monkeypatch.setattr(graph, "_padding_mask", graph.eager_mask)
+    model = make_model("bert")
+    path = _exported(model, tmp_path / "plain.onnx")
+
+    assert simplify(path) is None
+
+    _check_says_the_same(path, model, encoder)
+    assert _sizes_of(path, "attention query")[1] == [1] * len(SIZES)
+
+
+@pytest.mark.parametrize("architecture", FUSED_TYPES[2:5])
+def test_attention_of_all_layers_but_the_last_is_fused_after_it(
+    architecture: str, encoder: TextEncoder, tmp_path: Path
+) -> None:
+    """The operator has as many queries as keys; the layers before the last still gain by it."""
+    model = make_model(architecture)
+    plain, fused = _exported(model, tmp_path / "plain.onnx"), tmp_path / "fused.onnx"
+    assert simplify(plain) is None
+
+    fusion = fuse_attention(plain, fused, make_config(architecture))
+
+    assert (fusion.attention, fusion.note) == (1, None)
+    _check_says_the_same(fused, model, encoder)
+
+
+def test_a_graph_that_would_say_something_else_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faster and wrong is no bargain, whatever made it so."""
+    path = _exported(make_model("bert"), tmp_path / "plain.onnx")
+    before = path.read_bytes()
+
+    def spoil(model: onnx.ModelProto, observed: Any) -> int:
+        double_weight(model, next(tensor.name for tensor in model.graph.initializer if tensor.name.endswith("bias")))
+        return 1
+
+    monkeypatch.setattr(importlib.import_module("export.simplify.simplify"), "keep_first_token", spoil)
+
+    note = simplify(path)
+
+    assert note is not None
+    assert "would change the logits" in note
+    assert path.read_bytes() == before
+
+
+def test_exporting_leaves_the_masks_of_transformers_as_they_were(tmp_path: Path) -> None:
+    """The next training in this process makes its masks by the same table."""
+    before = graph.ALL_MASK_ATTENTION_FUNCTIONS["eager"]
+
+    _exported(make_model("bert"), tmp_path / "plain.onnx")
+
+    assert graph.ALL_MASK_ATTENTION_FUNCTIONS["eager"] is before
+
+
+def test_a_mask_that_is_more_than_padding_is_made_by_transformers() -> None:
+    """Sliding windows hide tokens from one another: one row for all queries would show them."""
+    visible = torch.tensor([[True, True, False]])
+    causal = graph._padding_mask(
+        mask_function=lambda batch, head, query, key: key <= query,
+        attention_mask=visible,
+        dtype=torch.float32,
+        batch_size=1,
+        q_length=3,
+        kv_length=3,
+        use_vmap=False,
+    )
+    padding = graph._padding_mask(
+        mask_function=graph.bidirectional_mask_function, attention_mask=visible, dtype=torch.float32
+    )
+
+    least = torch.finfo(torch.float32).min
+    assert causal[0, 0].tolist() == [[0, least, least], [0, 0, least], [0, 0, least]]
+    assert padding.tolist() == [[[[0, 0, least]]]]

@@ -1,0 +1,222 @@
+"""The rules of each operator, on graphs of a few nodes: what may be cut is cut, and everything else is left whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from export.agreement import random_inputs
+from export.simplify.first_token import keep_first_token
+from export.simplify.nodes import drop_unread
+from export.simplify.observed import SIZES, observe
+from export.simplify.shapes import fix_shapes
+from serving.session import create_session
+
+WIDTH = 4
+CONSTANTS: dict[str, NDArray[Any]] = {
+    "lift": np.array([2], dtype=np.int64),
+    "widen": np.linspace(0.2, 1.0, WIDTH, dtype=np.float32).reshape(1, WIDTH),
+    "weight": np.linspace(-1.0, 1.0, WIDTH * WIDTH, dtype=np.float32).reshape(WIDTH, WIDTH),
+    "scale": np.linspace(0.5, 1.5, WIDTH, dtype=np.float32),
+    "first": np.array(0, dtype=np.int64),
+    "second": np.array(1, dtype=np.int64),
+    "last": np.array(-1, dtype=np.int64),
+    "split": np.array([0, 0, 2, 2], dtype=np.int64),
+    "joined": np.array([0, 0, -1], dtype=np.int64),
+    "mixed": np.array([0, -1, 2], dtype=np.int64),
+    "unmixed": np.array([0, -1, 4], dtype=np.int64),
+    "pick": np.array([0, 1]),
+    "swap": np.array([1, 0]),
+    "halves": np.array([2, 2]),
+}
+HIDDEN = [
+    helper.make_node("Cast", ["input_ids"], ["numbers"], to=TensorProto.FLOAT),
+    helper.make_node("Unsqueeze", ["numbers", "lift"], ["lifted"]),
+    helper.make_node("MatMul", ["lifted", "widen"], ["hidden"]),
+]
+
+
+def _read_first(source: str, index: str = "first", axis: int = 1) -> onnx.NodeProto:
+    return helper.make_node("Gather", [source, index], ["answer"], axis=axis)
+
+
+def _graph(nodes: Sequence[onnx.NodeProto]) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        [*HIDDEN, *nodes],
+        "toy",
+        [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "tokens"])],
+        [onnx.ValueInfoProto(name="answer")],
+        [numpy_helper.from_array(array, name) for name, array in CONSTANTS.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def _answers(model: onnx.ModelProto, folder: Path) -> list[NDArray[Any]]:
+    onnx.save_model(model, str(folder / "toy.onnx"))
+    session = create_session(folder / "toy.onnx")
+    return [session.run(["answer"], random_inputs(["input_ids"], *size))[0] for size in SIZES]
+
+
+def _node(operator: str, *inputs: str, output: str, **attributes: Any) -> onnx.NodeProto:
+    return helper.make_node(operator, list(inputs), [output], **attributes)
+
+
+CUT = {
+    "product": [_node("MatMul", "hidden", "weight", output="x")],
+    "activation": [_node("Tanh", "hidden", output="y"), _node("Mul", "y", "scale", output="x")],
+    "norm": [_node("LayerNormalization", "hidden", "scale", "scale", output="x", axis=-1)],
+    "softmax over the width": [_node("Softmax", "hidden", output="x", axis=-1)],
+    "there and back": [
+        _node("Transpose", "hidden", output="y", perm=[0, 2, 1]),
+        _node("Erf", "y", output="z"),
+        _node("Transpose", "z", output="x", perm=[0, 2, 1]),
+    ],
+    "heads": [
+        _node("Reshape", "hidden", "split", output="y"),
+        _node("Relu", "y", output="z"),
+        _node("Reshape", "z", "joined", output="x"),
+    ],
+    "attention": [
+        _node("Transpose", "hidden", output="keys", perm=[0, 2, 1]),
+        _node("MatMul", "hidden", "keys", output="scores"),
+        _node("Softmax", "scores", output="shares", axis=-1),
+        _node("MatMul", "shares", "hidden", output="context"),
+        _node("Add", "context", "hidden", output="x"),
+    ],
+    "numbers of the first token beside a row for all": [
+        _node("ReduceMean", "hidden", output="mean", axes=[1], keepdims=1),
+        _node("Add", "hidden", "mean", output="x"),
+    ],
+}
+WHOLE = {
+    "softmax over the tokens": [_node("Softmax", "hidden", output="x", axis=1)],
+    "tokens among the width": [
+        _node("Reshape", "hidden", "mixed", output="y"),
+        _node("Relu", "y", output="z"),
+        _node("Reshape", "z", "unmixed", output="x"),
+    ],
+    "an operator that is not known to keep rows apart": [_node("CumSum", "hidden", "second", output="x")],
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_what_keeps_tokens_apart_is_computed_for_the_first(name: str, tmp_path: Path) -> None:
+    """Each rule by itself: the answer stays, and what is read has one token."""
+    model = _graph([*CUT[name], _read_first("x")])
+    before = _answers(model, tmp_path)
+
+    assert keep_first_token(model, observe(model)) >= len(CUT[name]) - 2
+
+    for ours, theirs in zip(_answers(model, tmp_path), before, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    assert {shape[1] for shape in observe(model).shapes["x"]} == {1}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_what_mixes_tokens_is_computed_for_all(name: str, tmp_path: Path) -> None:
+    """A softmax over one token is one, whatever the others said."""
+    model = _graph([*WHOLE[name], _read_first("x")])
+    before = _answers(model, tmp_path)
+
+    keep_first_token(model, observe(model))
+
+    for ours, theirs in zip(_answers(model, tmp_path), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert len({shape[1] for shape in observe(model).shapes["x"]}) > 1
+
+
+@pytest.mark.parametrize(("index", "axis"), [("last", 1), ("first", 2)])
+def test_what_reads_something_else_cuts_nothing(index: str, axis: int) -> None:
+    """The last token is another one, and the first number of the width one of all tokens."""
+    model = _graph([_node("MatMul", "hidden", "weight", output="x"), _read_first("x", index, axis)])
+
+    assert keep_first_token(model, observe(model)) == 0
+
+
+def test_what_another_reader_needs_is_left_whole(tmp_path: Path) -> None:
+    """The cut lies behind the last tensor that somebody else reads."""
+    model = _graph(
+        [
+            _node("MatMul", "hidden", "weight", output="shared"),
+            _node("Tanh", "shared", output="x"),
+            _node("Gather", "x", "first", output="one", axis=1),
+            _node("ReduceMean", "shared", output="all", axes=[1], keepdims=0),
+            _node("Add", "one", "all", output="answer"),
+        ]
+    )
+    before = _answers(model, tmp_path)
+
+    assert keep_first_token(model, observe(model)) == 1
+
+    for ours, theirs in zip(_answers(model, tmp_path), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def _reshaped(shape_of: Sequence[onnx.NodeProto], **attributes: Any) -> onnx.ModelProto:
+    """Hidden states in a shape that is computed."""
+    return _graph([*shape_of, _node("Reshape", "hidden", "wanted", output="answer", **attributes)])
+
+
+OWN_SIZES = [
+    _node("Shape", "hidden", output="sizes"),
+    _node("Gather", "sizes", "pick", output="some", axis=0),
+    _node("Concat", "some", "halves", output="wanted", axis=0),
+]
+
+
+def test_a_computed_shape_becomes_a_constant(tmp_path: Path) -> None:
+    """Seven nodes for each reshape, some forty reshapes: a good part of a short text's time."""
+    model = _reshaped(OWN_SIZES)
+    before = _answers(model, tmp_path)
+
+    assert fix_shapes(model, observe(model)) == 1
+    drop_unread(model.graph)
+
+    assert [node.op_type for node in model.graph.node] == ["Cast", "Unsqueeze", "MatMul", "Reshape"]
+    assert observe(model).constants["answer_shape"].tolist() == [0, 0, 2, 2]
+    for ours, theirs in zip(_answers(model, tmp_path), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_size_that_is_no_axis_of_its_own_is_what_is_left(tmp_path: Path) -> None:
+    """Batch times tokens is neither."""
+    flat = [
+        _node("Shape", "numbers", output="sizes"),
+        _node("ReduceProd", "sizes", output="all", axes=[0], keepdims=1),
+        _node("Concat", "all", "halves", output="wanted", axis=0),
+    ]
+    model = _reshaped(flat)
+    before = _answers(model, tmp_path)
+
+    assert fix_shapes(model, observe(model)) == 1
+
+    assert observe(model).constants["answer_shape"].tolist() == [-1, 2, 2]
+    for ours, theirs in zip(_answers(model, tmp_path), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_shape_with_two_unknown_axes_is_left_alone() -> None:
+    """Only one can be what is left."""
+    swapped = [
+        _node("Shape", "hidden", output="sizes"),
+        _node("Gather", "sizes", "swap", output="some", axis=0),
+        _node("Concat", "some", "halves", output="wanted", axis=0),
+    ]
+
+    model = _reshaped(swapped)
+
+    assert fix_shapes(model, observe(model)) == 0
+
+
+def test_a_reshape_for_which_zero_means_none_is_left_alone() -> None:
+    """With allowzero the constant would ask for an empty tensor."""
+    model = _reshaped(OWN_SIZES, allowzero=1)
+
+    assert fix_shapes(model, observe(model)) == 0
