@@ -54,7 +54,7 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
         opset: of the default domain.
         ir_version: of the file.
         fused_attention: number of fused attention operators.
-        note: what did not happen as it usually does, for the report; None when all did.
+        note: what did not happen as it usually does; None when all did.
         quantisation: what became of every layer; None for fp32.
         made_from: the rung of the parity ladder that it is held against besides torch: torch, plain or a precision.
     """
@@ -87,6 +87,11 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     plain: Graph
     graphs: tuple[Graph, ...]
     files: dict[str, str]
+
+    @property
+    def notes(self) -> list[str]:
+        """What did not happen to each graph as it usually does."""
+        return [f"{graph.precision}: {graph.note}" for graph in (self.plain, *self.graphs) if graph.note]
 
 
 @dataclass(frozen=True)

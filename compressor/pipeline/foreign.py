@@ -20,6 +20,7 @@ from compressor.pipeline.proving import validation_samples
 from compressor.pipeline.quantising import explain_candidate
 from compressor.pipeline.run import open_existing
 from compressor.pipeline.stages import hash_json
+from compressor.progress import announce
 from compressor.recipe import GateSettings, TaskSettings, TeacherSettings
 from export.bundle import assemble_bundle
 from export.candidate import Student, export_candidate
@@ -97,7 +98,9 @@ def export_model(
         Material({spec.name: calibration}, {spec.name: sample}),
     )
     opset = choose_opset(source.target.runtime, source.target.opset, DEFAULT_OPSET)
-    export_candidate(student, candidate, precisions=source.precisions, opset=opset, quantising=quantising)
+    made = export_candidate(student, candidate, precisions=source.precisions, opset=opset, quantising=quantising)
+    for note in made.notes:
+        announce(f"  {note}")
     measured = measure(
         candidate,
         loaded,

@@ -108,7 +108,7 @@ class Pipeline(LearningStages):
         export = self.recipe.export
         return Stage(
             "candidate",
-            4,
+            5,
             {
                 "precisions": export.precisions,
                 "opset": export.opset,

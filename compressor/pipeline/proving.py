@@ -26,6 +26,7 @@ from compressor.pipeline.learning import PREDICTIONS_FILE
 from compressor.pipeline.quantising import quantising_of
 from compressor.pipeline.samples import sample_of
 from compressor.pipeline.stages import read_json, write_json
+from compressor.progress import announce
 from compressor.recipe import Recipe
 from export import measure as measuring
 from export.bundle import assemble_bundle
@@ -93,13 +94,15 @@ def export_student(folder: Path, student: Path, data: Mapping[str, TaskData], re
         tasks=model.tasks,
         inputs=describe_inputs(model, tokenizer, max_length=recipe.max_length, text_columns=columns),
     )
-    export_candidate(
+    candidate = export_candidate(
         exported,
         folder,
         precisions=recipe.export.precisions,
         opset=choose_opset(recipe.export.target_runtime, recipe.export.opset, DEFAULT_OPSET),
         quantising=quantising_of(recipe, data),
     )
+    for note in candidate.notes:
+        announce(f"  {note}")
 
 
 def measure_candidate(

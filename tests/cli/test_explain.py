@@ -49,6 +49,14 @@ def test_json_has_every_precision_with_every_layer(explained: Any) -> None:
     assert found["quantisation"]["int8_static"]["calibration_texts"] == 40
 
 
+def test_what_an_export_leaves_out_is_said_while_it_runs(explained: Any) -> None:
+    """Catches graphs that are not what they usually are, with nobody told but a file of the run."""
+    said = [line for line in explained[0].err.splitlines() if line.startswith("  int8: stayed fp32: ")]
+
+    assert len(said) == 1
+    assert "pooler" in said[0]
+
+
 def test_a_terminal_shows_tables_and_the_bundle_last(explained: Any, compressor: Callable[..., Any]) -> None:
     """Catches an explanation that only programs can read, and work that is done twice."""
     _, recipe, options = explained
