@@ -145,7 +145,7 @@ def export_candidate(
     plain = folder / PLAIN_FILE
     plain.parent.mkdir(exist_ok=True)
     export_graph(student.model, student.inputs.names, tasks, plain, opset=opset)
-    note = simplify(plain)
+    note = simplify(plain, student.inputs.max_length)
     encoder = TextEncoder.load(folder / TOKENIZER_FILE, student.inputs)
     quantiser = Quantiser(plain, encoder, tasks, quantising)
     graphs = tuple(_make_graph(name, quantiser, folder, student.config) for name in dict.fromkeys(precisions))

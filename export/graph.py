@@ -57,25 +57,32 @@ def export_graph(
     """
     _check_fits(model)
     wrapper = _LogitsTuple(model, input_names, tasks)
-    outputs = output_names(tasks)
-    axes = {name: {0: "batch", 1: "tokens"} for name in input_names} | {name: {0: "batch"} for name in outputs}
-    with eval_mode(wrapper), _eager_attention(model), _one_mask_row(), _expected_warnings(), torch.no_grad():
+    with eval_mode(wrapper), _eager_attention(model), _expected_warnings(), torch.no_grad():
         try:
-            torch.onnx.export(
-                wrapper,
-                _example(input_names, next(model.parameters()).device),
-                str(path),
-                input_names=list(input_names),
-                output_names=outputs,
-                dynamic_axes=axes,
-                opset_version=opset or DEFAULT_OPSET,
-                dynamo=False,
-            )
-        except torch.onnx.OnnxExporterError as error:
-            raise UserError(
-                f"torch cannot turn this model into an ONNX graph: {_first_line(error)}. "
-                "Try another opset, or take an encoder that torch.onnx knows."
-            ) from error
+            with _one_mask_row():
+                _trace(wrapper, input_names, output_names(tasks), path, opset or DEFAULT_OPSET)
+        except Exception:  # noqa: BLE001 - an encoder that wants a row per query; else the next line says what is wrong
+            _trace(wrapper, input_names, output_names(tasks), path, opset or DEFAULT_OPSET)
+
+
+def _trace(wrapper: nn.Module, inputs: Sequence[str], outputs: Sequence[str], path: Path, opset: int) -> None:
+    axes = {name: {0: "batch", 1: "tokens"} for name in inputs} | {name: {0: "batch"} for name in outputs}
+    try:
+        torch.onnx.export(
+            wrapper,
+            _example(inputs, next(wrapper.parameters()).device),
+            str(path),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes=axes,
+            opset_version=opset,
+            dynamo=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        raise UserError(
+            f"torch cannot turn this model into an ONNX graph: {_first_line(error)}. "
+            "Try another opset, or take an encoder that torch.onnx knows."
+        ) from error
 
 
 def output_names(tasks: Sequence[TaskSpec]) -> list[str]:
@@ -131,7 +138,10 @@ def _eager_attention(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _one_mask_row() -> Iterator[None]:
-    """Let masks of padding have one row for all queries: transformers' own has one for each, made by some 25 nodes."""
+    """Let masks of padding have one row for all queries: transformers' own has one for each, made by some 25 nodes.
+
+    transformers has one table of masks for the whole process: only one thread may export at a time.
+    """
     ALL_MASK_ATTENTION_FUNCTIONS["eager"] = _padding_mask
     try:
         yield
@@ -139,11 +149,15 @@ def _one_mask_row() -> Iterator[None]:
         del ALL_MASK_ATTENTION_FUNCTIONS["eager"]
 
 
-def _padding_mask(*, mask_function: Any, attention_mask: Tensor | None, dtype: torch.dtype, **others: Any) -> Tensor:
+def _padding_mask(
+    *, mask_function: Any, attention_mask: Tensor | None, dtype: torch.dtype, **others: Any
+) -> Tensor | None:
     """What attention adds to its scores: 0 for tokens, the least number for padding; [batch, 1, 1, tokens]."""
     if mask_function is not bidirectional_mask_function or attention_mask is None or attention_mask.ndim != 2:
-        whole: Tensor = eager_mask(mask_function=mask_function, attention_mask=attention_mask, dtype=dtype, **others)
-        return whole
+        made: Tensor | None = eager_mask(
+            mask_function=mask_function, attention_mask=attention_mask, dtype=dtype, **others
+        )
+        return made
     padding = 1.0 - attention_mask[:, None, None, :].to(dtype)  # in the words that `export.optimise` can read
     return padding.masked_fill(padding.to(torch.bool), torch.finfo(dtype).min)
 

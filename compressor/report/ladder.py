@@ -13,7 +13,7 @@ Report = Mapping[str, Any]
 NOT_EXPORTED = "not exported"
 NAMES = {
     "tokens": "tokens: the bundle's tokenizer against the student's",
-    "plain": "plain: the graph as torch exports it",
+    "plain": "plain: the graph as torch exports it, simplified",
     "fp32": "fp32: attention fused",
     "int8": "int8: weights fixed, activations scaled at run time",
     "int8_static": "int8_static: weights and activations fixed",

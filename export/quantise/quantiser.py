@@ -48,7 +48,7 @@ class Quantiser:
         """Read a graph.
 
         Args:
-            path: as `export_graph` writes it.
+            path: as `export_graph` writes it, or `simplify` after it.
             encoder: of the graph's inputs.
             tasks: of its outputs.
             quantising: what to leave out, how to choose ranges, and the texts for both; None: nothing, and no texts.

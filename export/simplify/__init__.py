@@ -5,6 +5,6 @@ batch and the length are free; and where a head reads the first token only, the 
 nobody, while their keys and values are all that is needed of them.
 """
 
-from export.simplify.simplify import simplify
+from export.simplify.steps import simplify
 
 __all__ = ["simplify"]

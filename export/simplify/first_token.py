@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from export.simplify.nodes import attribute_of, replace_parts
+from export.simplify.nodes import add_constants, attribute_of, replace_nodes
 from export.simplify.observed import Observed
 
 Axes = Sequence[int | None]
@@ -23,34 +23,40 @@ Axes = Sequence[int | None]
 _BY_ENTRY = frozenset(
     ["Abs", "Add", "Cast", "Div", "Erf", "Exp", "Gelu", "Mul", "Neg", "Pow", "Relu", "Sigmoid", "Sqrt", "Sub", "Tanh"]
 )
-_FIRST, _SECOND = "first_token_start", "first_token_end"
+_START, _END = "first_token_start", "first_token_end"
 
 
 def keep_first_token(model: onnx.ModelProto, observed: Observed) -> int:
-    """Compute one token where only the first one is read; returns how many nodes that makes smaller."""
+    """Compute one token where only the first one is read; returns how many nodes that makes smaller.
+
+    Args:
+        model: without branches: what they read cannot be seen.
+        observed: of this model.
+    """
     reads: dict[str, set[int | None]] = defaultdict(set)
     smaller: dict[str, Axes] = {}
     for value in model.graph.output:
         reads[value.name].add(None)
     for node in reversed(model.graph.node):
-        axes = _axes_read(node, reads, observed)
-        is_smaller = axes is not None and not _takes_first(node, observed)
-        if axes is not None and is_smaller:
-            smaller[node.output[0]] = axes
+        axis = _axis_read(node, reads)
+        axes: Axes | None = None
+        if _takes_first(node, observed):
+            axes = [1, None]
+        elif axis is not None and observed.spreads(node.output[0], axis):
+            axes = _axes_needed(node, axis, observed)
+            if axes is not None:
+                smaller[node.output[0]] = axes
         for place, name in enumerate(node.input):
-            reads[name].add(axes[place] if axes is not None else None)
+            reads[name].add(None if axes is None else axes[place])
     if smaller:
         _cut(model, smaller)
     return len(smaller)
 
 
-def _axes_read(node: onnx.NodeProto, reads: dict[str, set[int | None]], observed: Observed) -> Axes | None:
-    """What a node needs of its inputs; None for all of all."""
-    if _takes_first(node, observed):
-        return [1, None]
-    wanted = set().union(*(reads[name] for name in node.output))
-    axis = wanted.pop() if len(wanted) == 1 else None
-    return None if axis is None else _axes_needed(node, axis, observed)
+def _axis_read(node: onnx.NodeProto, reads: dict[str, set[int | None]]) -> int | None:
+    """The axis along which all readers take a node's first entry; None where one needs more, or there are outputs."""
+    wanted = reads[node.output[0]]
+    return next(iter(wanted)) if len(node.output) == len(wanted) == 1 else None
 
 
 def _takes_first(node: onnx.NodeProto, observed: Observed) -> bool:
@@ -64,13 +70,17 @@ def _takes_first(node: onnx.NodeProto, observed: Observed) -> bool:
 def _axes_needed(node: onnx.NodeProto, axis: int, observed: Observed) -> Axes | None:
     """What the first entry of a node's output along an axis is made of; None where that is not known to be less."""
     rank = observed.rank(node.output[0])
-    if rank is None or len(node.output) > 1:
+    if rank is None:
         return None
     alone: Axes = [axis] + [None] * (len(node.input) - 1)
     if node.op_type in _BY_ENTRY:
         return [_broadcast_axis(name, axis, rank, observed) for name in node.input]
     if node.op_type in ("LayerNormalization", "Softmax"):
         return alone if axis < attribute_of(node, "axis", -1) % rank else None
+    if node.op_type == "ReduceMean":  # of a norm that is written out, below opset 17
+        others: list[int] = attribute_of(node, "axes", [])
+        is_apart = bool(others) and attribute_of(node, "keepdims", 1) == 1
+        return alone if is_apart and axis not in [other % rank for other in others] else None
     if node.op_type == "MatMul":
         return alone if axis == rank - 2 and observed.rank(node.input[0]) == rank else None
     if node.op_type == "Transpose":
@@ -103,16 +113,17 @@ def _cut(model: onnx.ModelProto, smaller: dict[str, Axes]) -> None:
                 nodes.append(cuts[name, axis])
             node.input[place] = cuts[name, axis].output[0]
         nodes.append(node)
-    numbers = {_FIRST: 0, _SECOND: 1} | {_axis_name(axis): axis for _, axis in cuts}
-    model.graph.initializer.extend(
-        numpy_helper.from_array(np.array([number], dtype=np.int64), name) for name, number in numbers.items()
+    numbers = {_START: 0, _END: 1} | {_axis_name(axis): axis for _, axis in cuts}
+    replace_nodes(model.graph, nodes)
+    add_constants(
+        model.graph,
+        [numpy_helper.from_array(np.array([number], dtype=np.int64), name) for name, number in numbers.items()],
     )
-    replace_parts(model.graph.node, nodes)
 
 
 def _first_entry(name: str, axis: int) -> onnx.NodeProto:
     output = f"{name}_first_{axis}"
-    return helper.make_node("Slice", [name, _FIRST, _SECOND, _axis_name(axis)], [output], name=output)
+    return helper.make_node("Slice", [name, _START, _END, _axis_name(axis)], [output], name=output)
 
 
 def _axis_name(axis: int) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from export.agreement import random_inputs
+from export.simplify.nodes import constant_values
 from serving.session import create_session
 
 SIZES = ((1, 1), (3, 7), (5, 11), (2, 13))
@@ -22,73 +21,93 @@ SIZES = ((1, 1), (3, 7), (5, 11), (2, 13))
 FEW_VALUES = 8
 """A tensor of so many numbers may be a shape."""
 
+Shapes = Sequence[tuple[int, ...]]
+
 
 @dataclass(frozen=True)
 class Observed:
     """What was seen.
 
     Attributes:
-        constants: tensors that are the same in every run: weights, and what `Constant` nodes give.
-        shapes: of all other tensors, one per run.
-        values: of integer tensors with one axis and few entries, one per run.
+        shapes: of every tensor, one per run.
+        constants: small tensors that are the same in every run, because nothing computes them.
+        values: of computed integer tensors with one axis and few entries, one per run.
     """
 
+    shapes: Mapping[str, Shapes]
     constants: Mapping[str, NDArray[Any]]
-    shapes: Mapping[str, Sequence[tuple[int, ...]]]
     values: Mapping[str, Sequence[Sequence[int]]]
 
     def rank(self, name: str) -> int | None:
         """How many axes a tensor has; None for one that was not seen."""
-        found = self._found(name)
-        return len(found[0]) if found else None
+        shapes = self.shapes.get(name)
+        return len(shapes[0]) if shapes else None
 
     def spreads(self, name: str, axis: int) -> bool:
         """Whether a tensor has more than one entry along an axis, in any run."""
-        return any(shape[axis] > 1 for shape in self._found(name))
-
-    def _found(self, name: str) -> Sequence[tuple[int, ...]]:
-        constant = self.constants.get(name)
-        return self.shapes.get(name, ()) if constant is None else (constant.shape,)
+        return any(shape[axis] > 1 for shape in self.shapes.get(name, ()))
 
 
-def observe(model: onnx.ModelProto) -> Observed:
+def observe(model: onnx.ModelProto, folder: Path, max_length: int = 2**31) -> Observed:
     """Run a graph of text inputs in several sizes.
 
     Args:
         model: its inputs are int64 [batch, tokens].
+        folder: for a copy of the graph.
+        max_length: tokens of the longest text.
     """
-    constants = dict(_constants(model))
-    given = [value.name for value in model.graph.input]
-    names = [
-        name for node in model.graph.node if node.op_type != "Constant" for name in node.output if name not in constants
-    ]
-    runs = [dict(zip(names, arrays, strict=True)) for arrays in _run(model, names, given)]
-    shapes = {name: [run[name].shape for run in runs] for name in names}
-    shapes |= {name: list(SIZES) for name in given}
-    small = [name for name in names if all(_may_be_shape(run[name]) for run in runs)]
-    return Observed(constants, shapes, {name: [run[name].tolist() for run in runs] for name in small})
+    sizes = [(batch, min(tokens, max_length)) for batch, tokens in SIZES]
+    shapes: dict[str, Shapes] = {value.name: list(sizes) for value in model.graph.input}
+    constants = {}
+    for name, shape, constant in _constants(model):
+        shapes[name] = [shape] * len(sizes)
+        if constant is not None:
+            constants[name] = constant
+    names = [name for node in model.graph.node for name in node.output if name and name not in shapes]
+    runs = list(_run(model, names, folder, sizes))
+    shapes |= {name: [seen[name][0] for seen in runs] for name in names}
+    values = {}
+    for name in names:
+        found = [value for _, value in (seen[name] for seen in runs) if value is not None]
+        if len(found) == len(runs):
+            values[name] = found
+    return Observed(shapes, constants, values)
 
 
-def _constants(model: onnx.ModelProto) -> Iterator[tuple[str, NDArray[Any]]]:
+def _constants(model: onnx.ModelProto) -> Iterator[tuple[str, tuple[int, ...], NDArray[Any] | None]]:
+    """Name, shape and, where it is small, value of what nothing computes: weights, and what hands them on."""
+    known: dict[str, tuple[tuple[int, ...], NDArray[Any] | None]] = {}
     for tensor in model.graph.initializer:
-        yield tensor.name, numpy_helper.to_array(tensor)
+        shape = tuple(tensor.dims)
+        known[tensor.name] = shape, numpy_helper.to_array(tensor) if np.prod(shape) <= FEW_VALUES else None
     for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            yield node.output[0], numpy_helper.to_array(node.attribute[0].t)
+        if node.op_type == "Constant":
+            value = np.asarray(constant_values(node))
+            known[node.output[0]] = value.shape, value
+        elif node.op_type == "Identity" and node.input[0] in known:
+            known[node.output[0]] = known[node.input[0]]
+    for name, (shape, array) in known.items():
+        yield name, shape, array
 
 
-def _run(model: onnx.ModelProto, names: Sequence[str], given: Sequence[str]) -> Iterator[Sequence[NDArray[Any]]]:
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    del watched.graph.output[:]
-    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "watched.onnx"
-        onnx.save_model(watched, str(path))
-        session = create_session(path)
-        for batch, tokens in SIZES:
-            yield session.run(list(names), random_inputs(given, batch, tokens))
+def _run(
+    model: onnx.ModelProto, names: Sequence[str], folder: Path, sizes: Sequence[tuple[int, int]]
+) -> Iterator[dict[str, tuple[tuple[int, ...], list[int] | None]]]:
+    """Per run, from a tensor's name to its shape and, where it may be a shape itself, its value."""
+    num_outputs = len(model.graph.output)
+    given = [value.name for value in model.graph.input]
+    own = {value.name for value in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in own)
+    try:
+        onnx.save_model(model, str(folder / "watched.onnx"))
+    finally:
+        del model.graph.output[num_outputs:]
+    session = create_session(folder / "watched.onnx")
+    for batch, tokens in sizes:
+        arrays = session.run(list(names), random_inputs(given, batch, tokens))
+        yield {name: (array.shape, _as_shape(array)) for name, array in zip(names, arrays, strict=True)}
 
 
-def _may_be_shape(array: NDArray[Any]) -> bool:
-    return array.ndim == 1 and math.prod(array.shape) <= FEW_VALUES and np.issubdtype(array.dtype, np.integer)
+def _as_shape(array: NDArray[Any]) -> list[int] | None:
+    is_small = array.ndim == 1 and array.size <= FEW_VALUES and np.issubdtype(array.dtype, np.integer)
+    return array.tolist() if is_small else None

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from export.simplify.nodes import attribute_of
-from export.simplify.observed import Observed
+from export.simplify.nodes import add_constants, attribute_of
+from export.simplify.observed import Observed, Shapes
 
 COPIED, FILLED = 0, -1
 """What ONNX's Reshape reads as: the input's own size on this axis, and whatever is left."""
@@ -17,21 +17,19 @@ COPIED, FILLED = 0, -1
 
 def fix_shapes(model: onnx.ModelProto, observed: Observed) -> int:
     """Give every reshape a constant shape that has one; returns how many got it."""
-    num_fixed = 0
+    found = {}
     for node in model.graph.node:
         if node.op_type != "Reshape" or attribute_of(node, "allowzero", 0) or node.input[1] not in observed.values:
             continue
         shape = _constant_shape(observed.values[node.input[1]], observed.shapes[node.input[0]])
-        if shape.count(FILLED) > 1:
-            continue
-        name = f"{node.output[0]}_shape"
-        model.graph.initializer.append(numpy_helper.from_array(np.array(shape, dtype=np.int64), name))
-        node.input[1] = name
-        num_fixed += 1
-    return num_fixed
+        if shape.count(FILLED) <= 1:
+            node.input[1] = f"{node.output[0]}_shape"
+            found[node.input[1]] = np.array(shape, dtype=np.int64)
+    add_constants(model.graph, [numpy_helper.from_array(array, name) for name, array in found.items()])
+    return len(found)
 
 
-def _constant_shape(wanted: Sequence[Sequence[int]], given: Sequence[tuple[int, ...]]) -> list[int]:
+def _constant_shape(wanted: Sequence[Sequence[int]], given: Shapes) -> list[int]:
     """What says the same in every run: a number, the input's own size, or else what is left."""
     shape = []
     for axis, sizes in enumerate(zip(*wanted, strict=True)):

@@ -16,6 +16,7 @@ from export.quantise.layers import find_layers
 from export.quantise.material import Material, QuantiseSettings, Quantising
 from export.quantise.quantiser import Quantiser
 from export.sample import Sample
+from export.simplify import simplify
 from serving.tokenise import TextEncoder
 from tests.export.conftest import INPUTS, INTENT, make_model
 
@@ -24,9 +25,10 @@ Floats = NDArray[np.float32]
 
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The plain graph of the tiny BERT."""
+    """The plain graph of the tiny BERT, simplified as every candidate's."""
     path = tmp_path_factory.mktemp("plain") / "plain.onnx"
     export_graph(make_model("bert"), INPUTS.names, [INTENT], path)
+    assert simplify(path, INPUTS.max_length) is None
     return path
 
 
