@@ -14,7 +14,8 @@ from export.simplify.nodes import drop_unread, has_branches
 from export.simplify.observed import Observed, observe
 from export.simplify.shapes import fix_shapes
 
-STEPS: tuple[tuple[str, Callable[[onnx.ModelProto, Observed], int]], ...] = (
+Step = Callable[[onnx.ModelProto, Observed], int]
+STEPS: tuple[tuple[str, Step], ...] = (
     ("without computed shapes", fix_shapes),
     ("with the last layer for the first token", keep_first_token),
 )
@@ -30,27 +31,30 @@ def simplify(path: Path, max_length: int) -> str | None:
     Returns:
         Which step was left out, and why; None where none was.
     """
-    traced = onnx.load(path)
-    if has_branches(traced.graph):
+    if has_branches(onnx.load(path).graph):
         return "the graph has branches; it is kept as torch traced it"
-    shapes = [*((batch, min(tokens, max_length)) for batch, tokens in SHAPES), (1, max_length), (2, max_length)]
-    notes = []
+    notes: list[str] = []
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        kept, made = path, Path(folder) / "made.onnx"
+        kept = path
         for number, (name, step) in enumerate(STEPS):
-            model = onnx.load(kept)
-            try:
-                num_changed = step(model, observe(model, Path(folder), max_length))
-                drop_unread(model.graph)
-                onnx.save_model(model, str(made))
-                difference = relative_difference(path, made, shapes)
-            except Exception as error:  # noqa: BLE001 - whatever it is, there is a graph that works
-                notes.append(f"no graph {name} ({type(error).__name__})")
-                continue
-            if not difference <= LIMIT:
-                notes.append(f"no graph {name}, which would change the logits by {difference:.2g}")
-            elif num_changed:
-                kept = made.replace(Path(folder) / f"kept{number}.onnx")
-        if kept != path:
-            kept.replace(path)
+            made = Path(folder) / f"step-{number}.onnx"
+            if problem := _make(made, step, kept, traced=path, max_length=max_length):
+                notes.append(f"no graph {name}{problem}")
+            else:
+                kept = made
+        kept.replace(path)
     return "; ".join(notes) or None
+
+
+def _make(made: Path, step: Step, source: Path, *, traced: Path, max_length: int) -> str | None:
+    """Write a graph after one more step; returns why it is not to be used, None where it is."""
+    shapes = [*((batch, min(tokens, max_length)) for batch, tokens in SHAPES), (1, max_length), (2, max_length)]
+    try:
+        model = onnx.load(source)
+        step(model, observe(model, made.parent, max_length))
+        drop_unread(model.graph)
+        onnx.save_model(model, str(made))
+        difference = relative_difference(traced, made, shapes)
+    except Exception as error:  # noqa: BLE001 - whatever it is, there is a graph that works
+        return f" ({type(error).__name__})"
+    return None if difference <= LIMIT else f", which would change the logits by {difference:.2g}"

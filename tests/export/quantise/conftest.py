@@ -36,8 +36,8 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quantiser_of(plain: Path, encoder: TextEncoder, sample: Sample) -> Callable[..., Quantiser]:
     """A factory of quantisers of the tiny BERT: settings by keyword, `texts=False` for none."""
 
-    def make(*, texts: bool = True, path: Path = plain, **settings: object) -> Quantiser:
-        material = Material({"intent": sample.first(20)}, {"intent": sample}) if texts else Material()
+    def make(*, texts: bool = True, num_texts: int = 20, path: Path = plain, **settings: object) -> Quantiser:
+        material = Material({"intent": sample.first(num_texts)}, {"intent": sample}) if texts else Material()
         chosen = QuantiseSettings(**settings)  # type: ignore[arg-type]
         return Quantiser(path, encoder, [INTENT], Quantising(chosen, material))
 

@@ -33,14 +33,17 @@ def test_histograms_are_those_of_the_tensors_themselves(
 
 
 def test_query_key_and_value_share_their_input(quantiser_of: Callable[..., Quantiser]) -> None:
-    """Catches three ranges for one tensor: the graph would quantise it three times."""
+    """Catches three ranges for one tensor: the graph would quantise it three times.
+
+    The last layer's query reads the first token's row of it, which has a range of its own.
+    """
     quantiser = quantiser_of()
     sources = source_names(quantiser.plain, quantiser.usable)
     by_block: dict[int | None, set[str]] = {}
     for layer in quantiser.usable:
         if layer.role in ("attention query", "attention key", "attention value"):
             by_block.setdefault(layer.block, set()).add(sources[layer.nodes[0]])
-    assert [len(found) for found in by_block.values()] == [1, 1]
+    assert [len(found) for found in by_block.values()] == [1, 2]
     quantised = [node for node in quantiser.graph("int8_static").graph.node if node.op_type == "QuantizeLinear"]
     assert len(quantised) == len(set(sources.values()))
 

@@ -114,7 +114,7 @@ def test_every_architecture_says_the_same_in_fewer_nodes(
 def test_the_last_layer_computes_the_one_token_that_the_head_reads(
     architecture: str, role: str, tmp_path: Path
 ) -> None:
-    """Two thirds of the last layer would be computed for nobody."""
+    """Five sixths of the last layer's products would be computed for nobody."""
     path = _exported(make_model(architecture), tmp_path / "plain.onnx")
     assert simplify(path, MAX_LENGTH) is None
 
