@@ -144,15 +144,15 @@ def export_candidate(
     write_config(student.config, tasks, folder)
     plain = folder / PLAIN_FILE
     plain.parent.mkdir(exist_ok=True)
-    export_graph(student.model, student.inputs.names, tasks, plain, opset=opset)
-    note = simplify(plain, student.inputs.max_length)
+    traced = export_graph(student.model, student.inputs.names, tasks, plain, opset=opset)
+    notes = [note for note in (traced, simplify(plain, student.inputs.max_length)) if note]
     encoder = TextEncoder.load(folder / TOKENIZER_FILE, student.inputs)
     quantiser = Quantiser(plain, encoder, tasks, quantising)
     graphs = tuple(_make_graph(name, quantiser, folder, student.config) for name in dict.fromkeys(precisions))
     candidate = Candidate(
         tasks=tasks,
         inputs=student.inputs,
-        plain=_plain_graph(plain, note),
+        plain=_plain_graph(plain, "; ".join(notes) or None),
         graphs=graphs,
         files={name: hash_file(folder / name) for name in (*names, CONFIG_FILE)},
     )

@@ -39,7 +39,7 @@ def export_graph(
     path: Path,
     *,
     opset: int | None = None,
-) -> None:
+) -> str | None:
     """Trace a model and write the graph.
 
     Inputs are int64 [batch, tokens], outputs are float32 [batch, outputs]; both axes are free. The model's
@@ -52,6 +52,9 @@ def export_graph(
         path: the file to write.
         opset: of the default domain; None for `DEFAULT_OPSET`.
 
+    Returns:
+        Why the graph's masks have a row per query; None where one row is enough, as it usually is.
+
     Raises:
         UserError: the weights do not fit into one file, or torch cannot trace the model.
     """
@@ -61,8 +64,10 @@ def export_graph(
         try:
             with _one_mask_row():
                 _trace(wrapper, input_names, output_names(tasks), path, opset or DEFAULT_OPSET)
-        except Exception:  # noqa: BLE001 - an encoder that wants a row per query; else the next line says what is wrong
+        except Exception as error:  # noqa: BLE001 - an encoder that wants a row per query; else it fails again below
             _trace(wrapper, input_names, output_names(tasks), path, opset or DEFAULT_OPSET)
+            return f"a mask row per query ({type(error).__name__}: {first_line(error)})"
+    return None
 
 
 def _trace(wrapper: nn.Module, inputs: Sequence[str], outputs: Sequence[str], path: Path, opset: int) -> None:
@@ -80,7 +85,7 @@ def _trace(wrapper: nn.Module, inputs: Sequence[str], outputs: Sequence[str], pa
         )
     except torch.onnx.OnnxExporterError as error:
         raise UserError(
-            f"torch cannot turn this model into an ONNX graph: {_first_line(error)}. "
+            f"torch cannot turn this model into an ONNX graph: {first_line(error)}. "
             "Try another opset, or take an encoder that torch.onnx knows."
         ) from error
 
@@ -185,5 +190,6 @@ _EXPECTED_WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
 )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in short."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -91,7 +91,8 @@ def fuse_attention(plain: Path, fused: Path, config: Any) -> Fusion:
 def _with_expanded_mask(plain: Path) -> onnx.ModelProto:
     """A graph whose mask is made as older versions of transformers did: the optimizer knows it by an Expand.
 
-    Here that repeats nothing; the mask of [batch, 1, 1, tokens] is read by all queries as it is.
+    `export.graph` makes it by Sub(1, Cast(Unsqueeze(Unsqueeze(mask)))). The Expand repeats nothing, for the mask of
+    [batch, 1, 1, tokens] is read by all queries as it is; it stays where a layer is not fused.
     """
     model = onnx.load(plain)
     makers = {name: node for node in model.graph.node for name in node.output}
@@ -100,6 +101,8 @@ def _with_expanded_mask(plain: Path) -> onnx.ModelProto:
         for cast in (makers.get(node.input[1]) for node in model.graph.node if node.op_type == "Sub")
         if cast is not None and cast.op_type == "Cast" and _is_lifted(cast.input[0], makers)
     }
+    if not masks:
+        return model
     nodes = []
     for node in model.graph.node:
         nodes.append(node)

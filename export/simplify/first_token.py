@@ -54,7 +54,7 @@ def keep_first_token(model: onnx.ModelProto, observed: Observed) -> int:
 
 
 def _axis_read(node: onnx.NodeProto, reads: dict[str, set[int | None]]) -> int | None:
-    """The axis along which all readers take a node's first entry; None where one needs more, or there are outputs."""
+    """The axis along which all readers take a node's first entry; None where one needs more, or for several outputs."""
     wanted = reads[node.output[0]]
     return next(iter(wanted)) if len(node.output) == len(wanted) == 1 else None
 
@@ -87,8 +87,7 @@ def _axes_needed(node: onnx.NodeProto, axis: int, observed: Observed) -> Axes | 
         return [attribute_of(node, "perm", list(reversed(range(rank))))[axis]]
     if node.op_type == "Reshape":
         shape = observed.constants.get(node.input[1])
-        is_copied = shape is not None and not (attribute_of(node, "allowzero", 0) or shape[: axis + 1].any())
-        return alone if is_copied else None
+        return alone if shape is not None and not shape[: axis + 1].any() else None  # 0: the input's own size
     return None
 
 

@@ -55,6 +55,10 @@ def observe(model: onnx.ModelProto, folder: Path, max_length: int = 2**31) -> Ob
         model: its inputs are int64 [batch, tokens].
         folder: for a copy of the graph.
         max_length: tokens of the longest text.
+
+    Raises:
+        BundleError: the graph cannot be loaded.
+        Exception: of ONNX Runtime, where it cannot be run on random ids; of another kind for sequences of tensors.
     """
     sizes = [(batch, min(tokens, max_length)) for batch, tokens in SIZES]
     shapes: dict[str, Shapes] = {value.name: list(sizes) for value in model.graph.input}
@@ -83,7 +87,7 @@ def _constants(model: onnx.ModelProto) -> Iterator[tuple[str, tuple[int, ...], N
     for node in model.graph.node:
         if node.op_type == "Constant":
             value = np.asarray(constant_values(node))
-            known[node.output[0]] = value.shape, value
+            known[node.output[0]] = value.shape, value if value.size <= FEW_VALUES else None
         elif node.op_type == "Identity" and node.input[0] in known:
             known[node.output[0]] = known[node.input[0]]
     for name, (shape, array) in known.items():

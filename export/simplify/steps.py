@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 
 from export.agreement import LIMIT, SHAPES, relative_difference
+from export.graph import first_line
 from export.simplify.first_token import keep_first_token
 from export.simplify.nodes import drop_unread, has_branches
 from export.simplify.observed import Observed, observe
@@ -33,28 +34,32 @@ def simplify(path: Path, max_length: int) -> str | None:
     """
     if has_branches(onnx.load(path).graph):
         return "the graph has branches; it is kept as torch traced it"
+    shapes = [*((batch, min(tokens, max_length)) for batch, tokens in SHAPES), (2, max_length)]
     notes: list[str] = []
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         kept = path
         for number, (name, step) in enumerate(STEPS):
             made = Path(folder) / f"step-{number}.onnx"
-            if problem := _make(made, step, kept, traced=path, max_length=max_length):
-                notes.append(f"no graph {name}{problem}")
-            else:
+            try:
+                if not _write(made, step, kept, max_length):
+                    continue
+                difference = relative_difference(path, made, shapes)
+            except Exception as error:  # noqa: BLE001 - whatever it is, there is a graph that works
+                notes.append(f"no graph {name} ({type(error).__name__}: {first_line(error)})")
+                continue
+            if difference <= LIMIT:
                 kept = made
+            else:
+                notes.append(f"no graph {name}, which would change the logits by {difference:.2g}")
         kept.replace(path)
     return "; ".join(notes) or None
 
 
-def _make(made: Path, step: Step, source: Path, *, traced: Path, max_length: int) -> str | None:
-    """Write a graph after one more step; returns why it is not to be used, None where it is."""
-    shapes = [*((batch, min(tokens, max_length)) for batch, tokens in SHAPES), (1, max_length), (2, max_length)]
-    try:
-        model = onnx.load(source)
-        step(model, observe(model, made.parent, max_length))
-        drop_unread(model.graph)
-        onnx.save_model(model, str(made))
-        difference = relative_difference(traced, made, shapes)
-    except Exception as error:  # noqa: BLE001 - whatever it is, there is a graph that works
-        return f" ({type(error).__name__})"
-    return None if difference <= LIMIT else f", which would change the logits by {difference:.2g}"
+def _write(made: Path, step: Step, source: Path, max_length: int) -> bool:
+    """Write a graph after one more step; False where the step finds nothing to do."""
+    model = onnx.load(source)
+    if not step(model, observe(model, made.parent, max_length)):
+        return False
+    drop_unread(model.graph)
+    onnx.save_model(model, str(made))
+    return True

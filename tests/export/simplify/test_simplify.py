@@ -15,7 +15,7 @@ from transformers import AlbertConfig, AutoModelForSequenceClassification, BertC
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, bidirectional_mask_function, eager_mask
 
 from export import graph
-from export.candidate import name_outputs
+from export.candidate import Student, export_candidate, name_outputs
 from export.graph import export_graph
 from export.optimise import FUSED_TYPES, fuse_attention
 from export.parity import compare
@@ -71,7 +71,7 @@ class _Pooled(nn.Module):
 
 
 def _exported(model: nn.Module, path: Path, tasks: tuple[TaskSpec, ...] = (INTENT,)) -> Path:
-    export_graph(model, INPUTS.names, tasks, path)
+    assert export_graph(model, INPUTS.names, tasks, path) is None
     return path
 
 
@@ -247,8 +247,35 @@ def test_a_step_that_fails_leaves_the_others(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(steps, "STEPS", (("of another kind", fail), *steps.STEPS))
 
-    assert simplify(path, MAX_LENGTH) == "no graph of another kind (IndexError)"
+    assert simplify(path, MAX_LENGTH) == "no graph of another kind (IndexError: no such axis)"
     assert _sizes_of(path, "feed-forward in")[1] == [1] * len(SIZES)
+
+
+def test_what_was_left_out_is_a_note_of_the_candidate(
+    student: Student, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands print the candidate's notes; a slower graph should not come without a word."""
+
+    def fail(model: onnx.ModelProto, observed: Any) -> int:
+        raise IndexError("no such axis")
+
+    monkeypatch.setattr(steps, "STEPS", (("of another kind", fail),))
+
+    candidate = export_candidate(student, tmp_path, precisions=["int8"])
+
+    assert candidate.notes == ["plain: no graph of another kind (IndexError: no such axis)"]
+
+
+def test_a_student_of_one_layer_has_no_attention_to_fuse(tmp_path: Path) -> None:
+    """Its only layer is the last one; the note must not say that the pattern was unknown."""
+    config = BertConfig(**{**_TINY, "num_hidden_layers": 1})
+    model = Heads({"intent": AutoModelForSequenceClassification.from_config(config)}).eval()
+    plain = _exported(model, tmp_path / "plain.onnx")
+    assert simplify(plain, MAX_LENGTH) is None
+
+    fusion = fuse_attention(plain, tmp_path / "fused.onnx", config)
+
+    assert fusion.note == "no attention could be fused in the graph of 'bert'; the plain graph is kept"
 
 
 def test_a_size_that_grows_in_long_texts_only_is_found(tmp_path: Path) -> None:
@@ -374,9 +401,11 @@ def test_an_encoder_that_wants_a_row_per_query_gets_them(encoder: TextEncoder, t
             raise ValueError("attention mask should be of size [batch, 1, queries, tokens]")
 
     handle = attention.register_forward_pre_hook(check, with_kwargs=True)
-    path = _exported(model, tmp_path / "plain.onnx")
+    path = tmp_path / "plain.onnx"
+    note = export_graph(model, INPUTS.names, (INTENT,), path)
     handle.remove()
 
+    assert note == "a mask row per query (ValueError: attention mask should be of size [batch, 1, queries, tokens])"
     assert simplify(path, MAX_LENGTH) is None
     _check_says_the_same(path, model, encoder)
     assert "eager" not in ALL_MASK_ATTENTION_FUNCTIONS._local_mapping

@@ -31,8 +31,6 @@ CONSTANTS: dict[str, NDArray[Any]] = {
     "joined": np.array([0, 0, -1], dtype=np.int64),
     "mixed": np.array([0, -1, 2], dtype=np.int64),
     "unmixed": np.array([0, -1, 4], dtype=np.int64),
-    "flat": np.array([-1, 4], dtype=np.int64),
-    "whole": np.array([1, -1, 4], dtype=np.int64),
     "row": np.array(1, dtype=np.int64),
     "pick": np.array([0, 1]),
     "swap": np.array([1, 0]),
@@ -136,10 +134,6 @@ WHOLE = {
         _node("Reshape", "hidden", "mixed", output="y"),
         _node("Relu", "y", output="z"),
         _node("Reshape", "z", "unmixed", output="x"),
-    ],
-    "a zero that means none": [
-        _node("Reshape", "hidden", "flat", output="y"),
-        _node("Reshape", "y", "whole", output="x", allowzero=1),
     ],
     "tokens on the right side of a product": [
         _node("Transpose", "hidden", output="turned", perm=[0, 2, 1]),
