@@ -68,7 +68,7 @@ def _takes_first(node: onnx.NodeProto, observed: Observed) -> bool:
 
 
 def _axes_needed(node: onnx.NodeProto, axis: int, observed: Observed) -> Axes | None:
-    """What the first entry of a node's output along an axis is made of; None where that is not known to be less."""
+    """What the first entry of a node's output is made of, along an axis with several; None for all of all inputs."""
     rank = observed.rank(node.output[0])
     if rank is None:
         return None
@@ -77,10 +77,8 @@ def _axes_needed(node: onnx.NodeProto, axis: int, observed: Observed) -> Axes | 
         return [_broadcast_axis(name, axis, rank, observed) for name in node.input]
     if node.op_type in ("LayerNormalization", "Softmax"):
         return alone if axis < attribute_of(node, "axis", -1) % rank else None
-    if node.op_type == "ReduceMean":  # of a norm that is written out, below opset 17
-        others: list[int] = attribute_of(node, "axes", [])
-        is_apart = bool(others) and attribute_of(node, "keepdims", 1) == 1
-        return alone if is_apart and axis not in [other % rank for other in others] else None
+    if node.op_type == "ReduceMean":  # of a norm that is written out, below opset 17: not over this axis, which spreads
+        return alone if attribute_of(node, "keepdims", 1) else None
     if node.op_type == "MatMul":
         return alone if axis == rank - 2 and observed.rank(node.input[0]) == rank else None
     if node.op_type == "Transpose":

@@ -68,6 +68,10 @@ def _node(operator: str, *inputs: str, output: str, **attributes: Any) -> onnx.N
     return helper.make_node(operator, list(inputs), [output], **attributes)
 
 
+def _slices(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [node for node in model.graph.node if node.op_type == "Slice"]
+
+
 CUT = {
     "product": ([_node("MatMul", "hidden", "weight", output="x")], {"hidden", "x"}),
     "activation": (
@@ -113,6 +117,14 @@ CUT = {
         ],
         {"scores", "shares", "context", "x"},
     ),
+    "tokens in the columns of a product": (
+        [
+            _node("Transpose", "hidden", output="turned", perm=[0, 2, 1]),
+            _node("MatMul", "weight", "turned", output="y"),
+            _node("Transpose", "y", output="x", perm=[0, 2, 1]),
+        ],
+        {"x"},
+    ),
     "a row that all tokens share": (
         [
             _node("ReduceMean", "hidden", output="mean", axes=[1], keepdims=1),
@@ -125,21 +137,14 @@ CUT = {
 """Nodes, and which of their tensors have one token afterwards."""
 WHOLE = {
     "softmax over the tokens": [_node("Softmax", "hidden", output="x", axis=1)],
-    "a norm over tokens and width": [
-        _node("ReduceMean", "hidden", output="mean", axes=[1, 2], keepdims=1),
-        _node("Sub", "hidden", "mean", output="y"),
-        _node("CumSum", "y", "row", output="x"),
-    ],
     "tokens among the width": [
         _node("Reshape", "hidden", "mixed", output="y"),
         _node("Relu", "y", output="z"),
         _node("Reshape", "z", "unmixed", output="x"),
     ],
-    "tokens on the right side of a product": [
-        _node("Transpose", "hidden", output="turned", perm=[0, 2, 1]),
-        _node("MatMul", "turned", "hidden", output="widths"),
-        _node("MatMul", "hidden", "widths", output="y"),
-        _node("CumSum", "y", "row", output="x"),
+    "a mean whose axis is gone": [
+        _node("Reshape", "hidden", "split", output="y"),
+        _node("ReduceMean", "y", output="x", axes=[3], keepdims=0),
     ],
     "an operator that is not known to keep rows apart": [_node("CumSum", "hidden", "row", output="x")],
 }
@@ -159,6 +164,7 @@ def test_what_keeps_tokens_apart_is_computed_for_the_first(name: str, tmp_path: 
         np.testing.assert_allclose(ours, theirs, rtol=1e-5)
     after = observe(model, tmp_path)
     assert {name for name, shapes in seen.shapes.items() if after.shapes[name] != shapes} == expected
+    assert all(after.shapes[node.input[0]] != after.shapes[node.output[0]] for node in _slices(model))
     assert keep_first_token(model, after) == 0
 
 
