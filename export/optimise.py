@@ -24,8 +24,8 @@ from onnxruntime.transformers.fusion_options import FusionOptions
 from optimum.utils import NormalizedConfigManager
 
 from export.agreement import LIMIT, relative_difference
+from export.nodes import replace_nodes
 from export.quiet import quiet_logging
-from export.simplify.nodes import replace_nodes
 from serving.errors import UserError
 
 FUSED_TYPES = ("bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper
 
 from export.quantise.layers import Layer, node_name
 from export.quantise.ranges import Histogram, histogram_of, merge
-from serving.session import create_session
+from export.watched import watching_session
 from serving.tokenise import Encoding, TextEncoder
 
 
@@ -74,15 +73,7 @@ def _run_each(
 ) -> Iterator[dict[str, NDArray[Any]]]:
     """The wanted tensors of every text by itself."""
     names = list(dict.fromkeys(wanted.values()))
-    given = {value.name for value in plain.graph.output}
-    watched = onnx.ModelProto()
-    watched.CopyFrom(plain)
-    watched.graph.output.extend(
-        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name not in given
-    )
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "watched.onnx"
-        onnx.save_model(watched, str(path))
-        session = create_session(path)
+        session = watching_session(plain, names, Path(folder))
         for encoding in encodings:
             yield dict(zip(names, session.run(names, encoder.batch([encoding])), strict=True))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import onnx
 
+from export.nodes import attribute_of
 from serving.errors import UserError
 
 _ROLES = (
@@ -191,7 +192,4 @@ def _factors(node: onnx.NodeProto) -> tuple[float, float]:
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: float) -> float:
-    found = next((attribute for attribute in node.attribute if attribute.name == name), None)
-    if found is None:
-        return default
-    return float(onnx.helper.get_attribute_value(found))
+    return float(attribute_of(node, name, default))

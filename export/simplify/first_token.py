@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from export.simplify.nodes import add_constants, attribute_of, replace_nodes
+from export.nodes import add_constants, attribute_of, replace_nodes
 from export.simplify.observed import Observed
 
 Axes = Sequence[int | None]

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from export.agreement import random_inputs
-from export.simplify.nodes import constant_values
-from serving.session import create_session
+from export.nodes import constant_array
+from export.watched import watching_session
 
 SIZES = ((1, 1), (3, 7), (5, 11), (2, 13))
 """(batch, tokens) of the runs. No two sizes grow together, so that no axis can be taken for another one."""
@@ -63,7 +63,7 @@ def observe(model: onnx.ModelProto, folder: Path, max_length: int = 2**31) -> Ob
     sizes = [(batch, min(tokens, max_length)) for batch, tokens in SIZES]
     shapes: dict[str, Shapes] = {value.name: list(sizes) for value in model.graph.input}
     constants = {}
-    for name, shape, constant in _constants(model):
+    for name, (shape, constant) in _constants(model).items():
         shapes[name] = [shape] * len(sizes)
         if constant is not None:
             constants[name] = constant
@@ -78,35 +78,27 @@ def observe(model: onnx.ModelProto, folder: Path, max_length: int = 2**31) -> Ob
     return Observed(shapes, constants, values)
 
 
-def _constants(model: onnx.ModelProto) -> Iterator[tuple[str, tuple[int, ...], NDArray[Any] | None]]:
-    """Name, shape and, where it is small, value of what nothing computes: weights, and what hands them on."""
+def _constants(model: onnx.ModelProto) -> dict[str, tuple[tuple[int, ...], NDArray[Any] | None]]:
+    """Shape and, where it is small, value of what nothing computes: weights, and what hands them on; by name."""
     known: dict[str, tuple[tuple[int, ...], NDArray[Any] | None]] = {}
     for tensor in model.graph.initializer:
         shape = tuple(tensor.dims)
         known[tensor.name] = shape, numpy_helper.to_array(tensor) if np.prod(shape) <= FEW_VALUES else None
     for node in model.graph.node:
         if node.op_type == "Constant":
-            value = np.asarray(constant_values(node))
+            value = constant_array(node)
             known[node.output[0]] = value.shape, value if value.size <= FEW_VALUES else None
         elif node.op_type == "Identity" and node.input[0] in known:
             known[node.output[0]] = known[node.input[0]]
-    for name, (shape, array) in known.items():
-        yield name, shape, array
+    return known
 
 
 def _run(
     model: onnx.ModelProto, names: Sequence[str], folder: Path, sizes: Sequence[tuple[int, int]]
 ) -> Iterator[dict[str, tuple[tuple[int, ...], list[int] | None]]]:
     """Per run, from a tensor's name to its shape and, where it may be a shape itself, its value."""
-    num_outputs = len(model.graph.output)
     given = [value.name for value in model.graph.input]
-    own = {value.name for value in model.graph.output}
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in own)
-    try:
-        onnx.save_model(model, str(folder / "watched.onnx"))
-    finally:
-        del model.graph.output[num_outputs:]
-    session = create_session(folder / "watched.onnx")
+    session = watching_session(model, names, folder)
     for batch, tokens in sizes:
         arrays = session.run(list(names), random_inputs(given, batch, tokens))
         yield {name: (array.shape, _as_shape(array)) for name, array in zip(names, arrays, strict=True)}

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from export.simplify.nodes import add_constants, attribute_of
+from export.nodes import add_constants, attribute_of
 from export.simplify.observed import Observed, Shapes
 
 COPIED, FILLED = 0, -1

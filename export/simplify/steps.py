@@ -10,8 +10,8 @@ import onnx
 
 from export.agreement import LIMIT, SHAPES, relative_difference
 from export.graph import first_line
+from export.nodes import drop_unread, has_branches
 from export.simplify.first_token import keep_first_token
-from export.simplify.nodes import drop_unread, has_branches
 from export.simplify.observed import Observed, observe
 from export.simplify.shapes import fix_shapes
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from export.agreement import random_inputs
+from export.nodes import drop_unread
 from export.simplify.first_token import keep_first_token
-from export.simplify.nodes import drop_unread
 from export.simplify.observed import SIZES, observe
 from export.simplify.shapes import fix_shapes
 from serving.session import create_session

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
+import numpy as np
 import onnx
-from onnx import helper
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
 
 Value = TypeVar("Value")
 
@@ -51,8 +53,8 @@ def add_constants(graph: onnx.GraphProto, tensors: Iterable[onnx.TensorProto]) -
     graph.initializer.extend(tensor for tensor in tensors if tensor.name not in known)
 
 
-def constant_values(node: onnx.NodeProto) -> Any:
-    """What a `Constant` node gives, as an array."""
+def constant_array(node: onnx.NodeProto) -> NDArray[Any]:
+    """What a `Constant` node gives."""
     (attribute,) = node.attribute
     value = helper.get_attribute_value(attribute)
-    return onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
+    return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.asarray(value)
