@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, Protocol
 
 import msgspec
@@ -93,6 +93,10 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     counters: Mapping[str, int]
 
 
+Told = Callable[[Answered | Exception], None]
+"""Is told how a request ends: with its answer, or with what `Engine.answer` raises."""
+
+
 class Engine(Protocol):
     """Answers requests; every method is called on the event loop's thread."""
 
@@ -115,6 +119,21 @@ class Engine(Protocol):
             NotReady: starting or draining.
             LaneFailed: the model raised, hung, or gave logits that are not numbers.
             UserError: the request itself is wrong (empty text, unknown task, ...).
+        """
+        ...
+
+    def begin(self, work: Work, told: Told) -> Callable[[], None]:
+        """Take one request in, for whoever does not wait in a task.
+
+        Args:
+            work: as of `answer`.
+            told: called once, later, on this event loop's thread; must not raise.
+
+        Returns:
+            What drops the work, and keeps `told` from being called; without effect once it was.
+
+        Raises:
+            Exception: as of `answer`, where that is known at once; `told` is not called then.
         """
         ...
 

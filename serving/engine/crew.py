@@ -9,7 +9,7 @@ from time import perf_counter
 
 from serving.engine.admission import Admission
 from serving.engine.contract import COUNTERS, Answered, Expired, LaneFailed, Load, Overloaded
-from serving.engine.endings import Ending, tell
+from serving.engine.endings import End, Ending, tell
 from serving.engine.lanes import Call, Lane, Outcome, perform, stall_limit, tokenise
 from serving.engine.orders import Order
 from serving.engine.schedule import Scheduler
@@ -26,19 +26,21 @@ logger = logging.getLogger(__name__)
 class Crew:
     """A scheduler, its lanes, and the watchdog that replaces lanes; one lock guards all of it."""
 
-    def __init__(self, scheduler: Scheduler, queue_tokens: int, stall_seconds: float) -> None:
+    def __init__(self, scheduler: Scheduler, queue_tokens: int, stall_seconds: float, end: End) -> None:
         """Start no thread yet.
 
         Args:
             scheduler: empty; its number of lanes is the crew's.
             queue_tokens: tokens that may wait.
             stall_seconds: after which a call hangs, unless its predicted duration asks for more.
+            end: called on an order's event loop with its end.
         """
         self.has_failed = False
         self.counters = dict.fromkeys(COUNTERS, 0)
         self._scheduler = scheduler
         self._admission = Admission(scheduler, queue_tokens)
         self._stall_seconds = stall_seconds
+        self._end = end
         self._lock = threading.Lock()
         self._lanes: list[Lane] = []
         self._idle: list[Lane] = []
@@ -93,7 +95,7 @@ class Crew:
         """End all unanswered orders with an error; returns how many there were."""
         with self._lock:
             endings: list[Ending] = [(order, error) for order in list(self._orders) if self._close(order, counter)]
-        tell(endings)
+        tell(endings, self._end)
         return len(endings)
 
     def change_over(self, served: Served) -> None:
@@ -143,7 +145,7 @@ class Crew:
             if not is_over:
                 endings += self._take(lane)
             call = lane.call
-        tell(endings)
+        tell(endings, self._end)
         if is_over:
             if done is not None and done.outcome.is_broken:
                 self.fail_all(LaneFailed("the model fails on every text"))
@@ -298,7 +300,7 @@ class Crew:
             if not self.has_failed:
                 self._fill_up()
             has_failed = self.has_failed
-        tell(endings)
+        tell(endings, self._end)
         if has_failed:
             self.fail_all(LaneFailed("too many lanes were lost"))
         return has_failed

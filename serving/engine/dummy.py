@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from serving.bundle import Bundle
-from serving.engine.contract import Answered, Expired, Load, NotReady, State, Work
+from serving.engine.contract import Answered, Expired, Load, NotReady, State, Told, Work
 from serving.manifest import Artifact, InputSpec, Manifest, TaskSpec
 from serving.model import OnnxModel
 from serving.tokenise import TextEncoder
@@ -113,6 +113,20 @@ class DummyEngine:
         if (failure := self.failure(number, work)) is not None:
             raise failure
         return self._compute(work)
+
+    def begin(self, work: Work, told: Told) -> Callable[[], None]:
+        """As `answer`, in a task."""
+        task = asyncio.ensure_future(self.answer(work))
+
+        def tell(ended: asyncio.Task[Answered]) -> None:
+            if not ended.cancelled():
+                told(ended.exception() or ended.result())  # type: ignore[arg-type]
+
+        def forget() -> None:
+            task.cancel()
+
+        task.add_done_callback(tell)
+        return forget
 
     def load(self) -> Load:
         """Waiting requests count as queued; everything else is made up."""

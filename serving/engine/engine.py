@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Literal
 
 import msgspec
 
 from serving.bundle import Bundle
-from serving.engine.contract import Answered, Expired, Load, NotReady, State, Work
+from serving.engine.contract import Answered, Expired, Load, NotReady, State, Told, Work
 from serving.engine.crew import Crew
 from serving.engine.deadlines import Deadlines
-from serving.engine.endings import settle
+from serving.engine.endings import wait_for_answer
 from serving.engine.lanes import tokenise
 from serving.engine.orders import Order, nothing_asked
 from serving.engine.schedule import Scheduler
@@ -75,7 +77,7 @@ class LaneEngine:
         rows = {} if settings.max_rows is None else {"max_rows": settings.max_rows}
         scheduler = Scheduler(settings.lanes, batch_tokens=settings.batch_tokens, **rows)
         self.settings = settings
-        self._crew = Crew(scheduler, settings.queue_tokens, settings.stall_seconds)
+        self._crew = Crew(scheduler, settings.queue_tokens, settings.stall_seconds, self._end)
         self._tokenisers = ThreadPoolExecutor(settings.tokenisers, "tokeniser") if settings.tokenisers else None
         self._first_bundle: Bundle | None = bundle
         self._served: Served | None = None
@@ -110,13 +112,17 @@ class LaneEngine:
 
     async def answer(self, work: Work) -> Answered:
         """See `serving.engine.contract.Engine`."""
+        return await wait_for_answer(self, work)
+
+    def begin(self, work: Work, told: Told) -> Callable[[], None]:
+        """See `serving.engine.contract.Engine`."""
         served = self._ready()
         model = served.bundle.model
         tasks = model.choose_tasks(work.tasks)
         model.encoder.check(work.texts)
         if not work.texts:
-            return nothing_asked(work, served, tasks)
-        order = Order(work, served, tasks, time.monotonic())
+            return asyncio.get_running_loop().call_soon(told, nothing_asked(work, served, tasks)).cancel
+        order = Order(work, served, tasks, time.monotonic(), told)
         items = tuple(order.ticket.items)
         woken = self._crew.submit(order)
         if self._tokenisers is not None and len(woken) < len(items):
@@ -125,14 +131,7 @@ class LaneEngine:
         self._deadlines.watch(order)
         for lane in woken:  # last: a lane finds the interpreter lock free the sooner
             lane.wake()
-        try:
-            return await order.future
-        finally:
-            self._deadlines.forget(order)
-            if not order.is_settled:
-                self._crew.drop(order, "requests_cancelled")
-            if self._quiet is not None and not self._deadlines:
-                self._quiet.set()
+        return partial(self._forget, order)
 
     def load(self) -> Load:
         """See `serving.engine.contract.Engine`."""
@@ -194,6 +193,24 @@ class LaneEngine:
         """The deadline has come: whoever waits is told so, whatever the lane does."""
         expired = Expired("the deadline passed before there was an answer")
         if self._crew.drop(order, "requests_expired"):
-            settle(order.future, expired)
+            self._end(order, expired)
         else:  # its end is on the way, unless it was lost there
-            order.loop.call_later(LOST_SECONDS, settle, order.future, expired)
+            order.loop.call_later(LOST_SECONDS, self._end, order, expired)
+
+    def _end(self, order: Order, ending: Answered | Exception) -> None:
+        """Tell whoever waits for an order how it ended; the first end counts."""
+        if (told := order.told) is not None:
+            self._leave(order)
+            told(ending)
+
+    def _forget(self, order: Order) -> None:
+        """Nobody waits for an order any more."""
+        if order.told is not None:
+            self._leave(order)
+            self._crew.drop(order, "requests_cancelled")
+
+    def _leave(self, order: Order) -> None:
+        order.told = None
+        self._deadlines.forget(order)
+        if self._quiet is not None and not self._deadlines:
+            self._quiet.set()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.engine.contract import Answered, Work
+from serving.engine.contract import Answered, Told, Work
 from serving.engine.served import Served
 from serving.engine.tickets import Item, Ticket
 from serving.manifest import TaskSpec
@@ -19,12 +19,11 @@ Rows = Sequence[NDArray[np.float32]]
 
 
 class Order:
-    """One admitted request. All fields are guarded by the engine's lock, but for the future, which is the loop's."""
+    """One admitted request. All fields are guarded by the engine's lock, but for `told`, which is the event loop's."""
 
     __slots__ = (
         "admitted",
         "encodings",
-        "future",
         "is_settled",
         "loop",
         "num_left",
@@ -35,10 +34,11 @@ class Order:
         "tasks",
         "ticket",
         "tokenise_seconds",
+        "told",
         "work",
     )
 
-    def __init__(self, work: Work, served: Served, tasks: tuple[TaskSpec, ...], admitted: float) -> None:
+    def __init__(self, work: Work, served: Served, tasks: tuple[TaskSpec, ...], admitted: float, told: Told) -> None:
         """Take a request in; its ticket has estimated lengths.
 
         Args:
@@ -46,9 +46,10 @@ class Order:
             served: the bundle that answers it, whatever is swapped in later.
             tasks: the wanted ones.
             admitted: `time.monotonic()` seconds.
+            told: of its end, on this event loop; None once it was, or nobody waits any more.
         """
         self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[Answered] = self.loop.create_future()
+        self.told: Told | None = told
         self.work, self.served, self.tasks, self.admitted = work, served, tasks, admitted
         lengths = list(map(served.estimator.estimate, work.texts))
         self.ticket = ticket = Ticket.of(lengths, work.deadline, (id(served), tasks), served.costs)

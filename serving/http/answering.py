@@ -100,9 +100,9 @@ class Answering:
         """Name, version and precision of a bundle."""
         return self._facts(bundle).model
 
-    def headers(self, request: Request, answered: Answered) -> tuple[Header, ...]:
-        """`server-timing` (milliseconds) and the model's name, version and precision."""
-        total = time.monotonic() - request.started
+    def headers(self, started: float, answered: Answered) -> tuple[Header, ...]:
+        """`server-timing` (milliseconds, `total` since `started`) and the model's name, version and precision."""
+        total = time.monotonic() - started
         timing = b"queue;dur=%.3f, tokenise;dur=%.3f, run;dur=%.3f, total;dur=%.3f" % (
             answered.queue_seconds * 1e3,
             answered.tokenise_seconds * 1e3,
@@ -125,9 +125,13 @@ class Answering:
 
 async def written(answered: Answered, write: Callable[[], Body]) -> Body:
     """What `write` makes of an answer; a large one is written by a thread, so that others are not kept waiting."""
-    if sum(map(_SIZE, answered.logits.values())) < LARGE_LOGITS:
-        return write()
-    return await asyncio.to_thread(write)
+    return await asyncio.to_thread(write) if is_large(answered) else write()
+
+
+def is_large(answered: Answered) -> bool:
+    """Whether an answer takes long to write."""
+    num_logits: int = sum(map(_SIZE, answered.logits.values()))
+    return num_logits >= LARGE_LOGITS
 
 
 def _in_header(value: str) -> bytes:

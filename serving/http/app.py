@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, NamedTuple
 from serving.engine.contract import Engine
 from serving.http.answering import Answering
 from serving.http.cors import Origins
-from serving.http.errors import RESTART_SECONDS, Form, HttpError, explain, render, retry_after
-from serving.http.exchange import CLOSE
+from serving.http.errors import Form, HttpError
+from serving.http.fast_path import ROUTE, FastPath
 from serving.http.inference_v2 import MODELS, InferenceV2Api
 from serving.http.keys import KeyRing
-from serving.http.logs import log_access, log_failure
+from serving.http.logs import log_access
 from serving.http.metrics import CLIENT_GONE, CONTENT_TYPE, Metrics
 from serving.http.native import NativeApi
 from serving.http.openapi import Description
 from serving.http.page import TryPage
-from serving.http.protocol_limits import CLIENT_LEFT, REASON, REQUEST_TIMEOUT
-from serving.http.request import ClientGone, Message, Receive, Reply, Request, RequestIds, Send
+from serving.http.replies import cancelled, failed, headers_of
+from serving.http.request import HEAD, REASON, Message, Receive, Reply, Request, RequestIds, Send
 from serving.http.tei import TeiApi
 
 if TYPE_CHECKING:
@@ -57,7 +57,12 @@ def create_app(engine: Engine, settings: ServerSettings) -> Application:
 
 
 class Application:
-    """Every route of the server; see `create_app`."""
+    """Every route of the server; see `create_app`.
+
+    Attributes:
+        fast_path: for the server's protocol class, which sends everything else here; None where settings leave it no
+            request.
+    """
 
     def __init__(self, engine: Engine, settings: ServerSettings) -> None:
         """Build the table of routes; nothing is asked of the engine yet."""
@@ -68,13 +73,17 @@ class Application:
         self._logs_access = settings.access_log
         answering = Answering(engine, settings, self._metrics, self._keys)
         self._v2 = InferenceV2Api(answering)
-        self._routes = {route.template: route for route in self._all_routes(answering, settings)}
+        native = NativeApi(answering)
+        self.fast_path = (
+            FastPath(native, answering, self._metrics, self._ids, settings) if FastPath.suits(settings) else None
+        )
+        self._routes = {route.template: route for route in self._all_routes(native, answering, settings)}
 
-    def _all_routes(self, answering: Answering, settings: ServerSettings) -> list[Route]:
-        native, tei, v2 = NativeApi(answering), TeiApi(answering), self._v2
+    def _all_routes(self, native: NativeApi, answering: Answering, settings: ServerSettings) -> list[Route]:
+        tei, v2 = TeiApi(answering), self._v2
         description = Description(answering.engine, settings)
         routes = [
-            Route("/v1/predict", {"POST": native.predict}, needs_key=True),
+            Route(ROUTE, {"POST": native.predict}, needs_key=True),
             Route("/predict", {"POST": tei.predict}, "tei", needs_key=True),
             Route("/v1/info", {"GET": native.info}, needs_key=True),
             Route("/livez", {"GET": native.live}),
@@ -105,13 +114,16 @@ class Application:
                 route = self._find(request)
                 reply = await self._handle(route, scope["method"], request)
             except Exception as error:  # noqa: BLE001 - the outermost place: every failure becomes an answer
-                reply = self._fail(error, route, request, request_id)
+                reply = failed(error, _form(route, request), route.template, request_id)
             is_sending = True
             await self._send(send, request, request_id, reply)
         except asyncio.CancelledError:
-            reply = _cancelled(scope["state"].get(REASON), is_sending, _form(route, request))
+            reply = cancelled(scope["state"].get(REASON), is_sending, _form(route, request))
             await self._send(send, request, request_id, reply)
         self._finish(request, route.template, request_id, reply)
+        head = scope["state"].get(HEAD)
+        if self.fast_path is not None and reply.status == 200 and route.template == ROUTE and head is not None:
+            self.fast_path.learn(head, scope["headers"], request)
 
     def refused(self, status: int, code: str) -> None:
         """Count what the server's protocol refused before it was a request (see `protocol_limits.protocol_class`)."""
@@ -141,26 +153,10 @@ class Application:
             return reply
         raise HttpError(405, "method_not_allowed", f"{route.template} takes {allowed}", [(b"allow", allowed.encode())])
 
-    def _fail(self, error: Exception, route: Route, request: Request, request_id: bytes) -> Reply:
-        if isinstance(error, ClientGone):
-            return Reply(CLIENT_GONE, b"", code=CLIENT_LEFT)
-        told = explain(error)
-        if told.status == 500:
-            log_failure(error, route.template, request_id, with_traceback=told.code == "internal_error")
-        status, body = render(told, _form(route, request))
-        return Reply(status, body, headers=told.headers, code=told.code)
-
     async def _send(self, send: Send, request: Request, request_id: bytes, reply: Reply) -> None:
         if reply.status == CLIENT_GONE:
             return
-        headers = [
-            (b"content-type", reply.content_type),
-            (b"content-length", b"%d" % len(reply.body)),
-            (b"x-request-id", request_id),
-            *reply.headers,
-        ]
-        if reply.status == 204:
-            headers = headers[2:]
+        headers = headers_of(reply, request_id)
         if not self._origins.is_closed:
             headers += self._origins.headers(request)
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
@@ -179,18 +175,6 @@ class Application:
 def _form(route: Route, request: Request) -> Form:
     """In whose words an error is told; a path under /v2 that is no route is asked for by clients of that protocol."""
     return "v2" if request.path.startswith("/v2/") else route.form
-
-
-def _cancelled(reason: str | None, is_sending: bool, form: Form) -> Reply:
-    """The last word on a request that the server's protocol, or the server's end, has cancelled."""
-    if reason == CLIENT_LEFT or is_sending:
-        return Reply(CLIENT_GONE, b"", code=CLIENT_LEFT)
-    if reason == REQUEST_TIMEOUT:
-        error = HttpError(408, reason, "the request did not arrive in time", [CLOSE])
-    else:
-        error = HttpError(503, "not_ready", "the server is stopping", [retry_after(RESTART_SECONDS)])
-    status, body = render(error, form)
-    return Reply(status, body, headers=error.headers, code=error.code)
 
 
 async def _agree(scope: Message, receive: Receive, send: Send) -> None:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from serving.http.request import BODY_DEADLINE, Message
+from serving.http.request import BODY_DEADLINE, REASON, Message
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
     from uvicorn.protocols.http.flow_control import FlowControl
     from uvicorn.server import ServerState
+
+    from serving.http.errors import Header
 
 CLOSE = (b"connection", b"close")
 """The header that ends a connection, in this spelling alone."""
@@ -122,8 +124,9 @@ class Exchange:
         self._chunks.clear()
         self._tell()
 
-    def cancel(self) -> bool:
-        """Cancel the application's task; False when it has not begun, or has ended."""
+    def cancel(self, reason: str) -> bool:
+        """Cancel the application's task, and tell it why; False when it has not begun, or has ended."""
+        self.scope["state"][REASON] = reason
         return self._is_running and self._task is not None and self._task.cancel()
 
     async def receive(self) -> Message:
@@ -201,14 +204,7 @@ class Exchange:
         """Write head and body at once: one call of the kernel, and one packet."""
         connection = self._connection
         headers = [*connection.server_state.default_headers, *self._start["headers"]]
-        if CLOSE in headers:
-            self.keep_alive = False
-        elif not self.keep_alive:
-            headers.append(CLOSE)
-        lines = b"\r\n".join(map(b": ".join, headers))
-        if lines.count(b"\n") + lines.count(b"\r") != 2 * len(headers) - 2:
-            raise RuntimeError("a header of the answer holds a line break")
-        head = b"%b%b\r\n\r\n" % (STATUS_LINE[self._start["status"]], lines)
+        self.keep_alive, head = head_of(self._start["status"], headers, keep_alive=self.keep_alive)
         connection.transport.write(head if self.scope["method"] == "HEAD" else head + body)
         self.response_complete = True
         self._chunks.clear()
@@ -241,3 +237,24 @@ class Exchange:
             if not self._waiter.done():
                 self._waiter.set_result(None)
             self._waiter = None
+
+
+def head_of(status: int, headers: list[Header], *, keep_alive: bool) -> tuple[bool, bytes]:
+    """An answer's head as it goes over the wire, and whether the connection outlives it.
+
+    Args:
+        status: of HTTP; KeyError for one that it does not know.
+        headers: all of them, but for the one that ends a connection.
+        keep_alive: whether the client agrees; a header says otherwise where it stands.
+
+    Raises:
+        RuntimeError: a header would be several.
+    """
+    if CLOSE in headers:
+        keep_alive = False
+    elif not keep_alive:
+        headers.append(CLOSE)
+    lines = b"\r\n".join(map(b": ".join, headers))
+    if lines.count(b"\n") + lines.count(b"\r") != 2 * len(headers) - 2:
+        raise RuntimeError("a header of the answer holds a line break")
+    return keep_alive, b"%b%b\r\n\r\n" % (STATUS_LINE[status], lines)

@@ -151,7 +151,7 @@ class InferenceV2Api:
         deadline = self._answering.deadline(request, _timeout(asked.parameters))
         answered = await self._answering.answer(request, texts, tasks, deadline)
         head, tail = await written(answered, lambda: _write(answered, wishes, outputs, asked.id))
-        headers = self._answering.headers(request, answered)
+        headers = self._answering.headers(request.started, answered)
         if not any(wishes.values()):
             return Reply(200, head, headers=headers)
         return Reply(200, head + tail, BINARY, headers=((LENGTH_HEADER, b"%d" % len(head)), *headers))

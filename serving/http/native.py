@@ -39,14 +39,25 @@ class NativeApi:
         """`POST /v1/predict`: per text and task what `Bundle.predict` says."""
         answering = self._answering
         deadline = answering.deadline(request)
-        body = await request.read_json(self._limits, deadline)
+        asked = self.read(await request.read_json(self._limits, deadline))
+        answered = await answering.answer(request, texts_of(asked), tasks_of(asked), deadline)
+        return await self.reply_to(asked, answered, request.started)
+
+    def read(self, body: bytes) -> PredictRequest:
+        """What the body of `POST /v1/predict` asks; HttpError, or what msgspec raises, for any other."""
         check_depth(body, self._limits.json_depth)
-        asked = _decode(body)
-        tasks = None if asked.tasks is None else tuple(asked.tasks)
-        answered = await answering.answer(request, _texts(asked.text), tasks, deadline)
-        model = answering.model(answered.bundle)
+        return _decode(body)
+
+    async def reply_to(self, asked: PredictRequest, answered: Answered, started: float) -> Reply:
+        """The answer of a request that came at that time; a large one is written by a thread."""
+        model = self._answering.model(answered.bundle)
         body = await written(answered, lambda: _write(asked, answered, model))
-        return Reply(200, body, headers=answering.headers(request, answered))
+        return Reply(200, body, headers=self._answering.headers(started, answered))
+
+    def prompt_reply_to(self, asked: PredictRequest, answered: Answered, started: float) -> Reply:
+        """As `reply_to`, at once: for an answer that `is_large` says no of."""
+        body = _write(asked, answered, self._answering.model(answered.bundle))
+        return Reply(200, body, headers=self._answering.headers(started, answered))
 
     async def info(self, request: Request) -> Reply:
         """`GET /v1/info`: what is served, and what a request may cost."""
@@ -97,10 +108,17 @@ def server_version() -> str:
     return metadata.version("compressor-toolchain")
 
 
-def _texts(text: str | list[str | tuple[str, str]]) -> Texts:
+def texts_of(asked: PredictRequest) -> Texts:
+    """The texts of a request, each of 1 or 2 parts."""
+    text = asked.text
     if isinstance(text, str):
         return ((text,),)
     return tuple((part,) if isinstance(part, str) else part for part in text)
+
+
+def tasks_of(asked: PredictRequest) -> tuple[str, ...] | None:
+    """The tasks that a request wants answered; None for all."""
+    return None if asked.tasks is None else tuple(asked.tasks)
 
 
 def _write(asked: PredictRequest, answered: Answered, model: ModelInfo) -> bytes:

@@ -20,14 +20,11 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.http.exchange import Exchange
+from serving.http.fast_path import LONGEST_HEAD_BYTES, FastExchange, FastPath
+from serving.http.request import CLIENT_LEFT, HEAD, REQUEST_TIMEOUT
 
 if TYPE_CHECKING:
     from serving.operations.settings import Limits
-
-REASON = "compressor.reason"
-"""Key of `scope["state"]` under which the protocol tells why it cancels the task that answers a request."""
-REQUEST_TIMEOUT = "request_timeout"
-CLIENT_LEFT = "client_left"
 
 MAX_HEAD_BYTES = 65_536
 WIRE_FACTOR = 8
@@ -54,15 +51,18 @@ _REASONS = {
 }
 
 
-def protocol_class(limits: Limits, refused: Callable[[int, str], None] | None = None) -> type[asyncio.Protocol]:
+def protocol_class(
+    limits: Limits, refused: Callable[[int, str], None] | None = None, fast_path: FastPath | None = None
+) -> type[asyncio.Protocol]:
     """The protocol class of one server, for uvicorn's `http` setting.
 
     Args:
         limits: of each connection.
         refused: told the status and the code of what is refused here, and never comes to the application.
+        fast_path: takes what it can of requests that come whole; None sends all to the application.
     """
     count = staticmethod(refused or (lambda status, code: None))
-    members = {"limits": limits, "refused": count, "sweep": None, "sweep_due": 0.0}
+    members = {"limits": limits, "refused": count, "fast_path": fast_path, "sweep": None, "sweep_due": 0.0}
     return type("LimitedProtocol", (LimitedProtocol,), members)
 
 
@@ -72,19 +72,21 @@ class LimitedProtocol(HttpToolsProtocol):
     Attributes:
         limits: of the server.
         refused: counts a refusal by its status and code.
+        fast_path: of the server; None for none.
         sweep: the next look at all connections of the server; None while there are none.
         sweep_due: when it is due.
     """
 
     limits: ClassVar[Limits]
     refused: ClassVar[Callable[[int, str], None]]
+    fast_path: ClassVar[FastPath | None]
     sweep: ClassVar[asyncio.TimerHandle | None]
     sweep_due: ClassVar[float]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to watch; one connection too many is told so as soon as it speaks."""
         super().connection_made(transport)
-        self._open: deque[Exchange] = deque()
+        self._open: deque[Exchange | FastExchange] = deque()
         self._last: Exchange | None = None
         self._since: float | None = self.loop.time()
         self._blocked_since: float | None = None
@@ -94,6 +96,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._is_ending = False
         self._num_bytes = 0
         self._held = b""
+        self._read = b""
         self._is_refused = len(self.connections) > self.limits.connections
         if type(self).sweep is None:
             self._sweep_later()
@@ -103,7 +106,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         for exchange in self._open:
             exchange.disconnect()
-            _cancel(exchange, CLIENT_LEFT)
+            exchange.cancel(CLIENT_LEFT)
         self._open.clear()
         self._last = None  # it knows its connection
 
@@ -118,9 +121,11 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Parse, within the limits."""
+        """Parse, within the limits, what the fast path does not take."""
         if self._is_refused:
             self._refuse(429)
+            return
+        if not (self._open or self._in_head or self._in_body or self._held) and self._take_fast(data):
             return
         self._num_bytes += len(data)
         if self._since is None and not self._open:
@@ -135,6 +140,20 @@ class LimitedProtocol(HttpToolsProtocol):
             self._held = b""
         if self._num_bytes > MAX_HEAD_BYTES:
             self._check_size()
+
+    def _take_fast(self, data: bytes) -> bool:
+        """Whether the fast path took what came; where it did not, it may learn the head."""
+        path = self.fast_path
+        if path is None or self._is_ending or self.flow.write_paused:
+            return False
+        exchange = path.take(self, data)
+        if exchange is None:
+            self._read = data[:LONGEST_HEAD_BYTES]
+            return False
+        self._since = self._idle_since = None
+        self._open.append(exchange)
+        exchange.begin()
+        return True
 
     def _parse(self, data: bytes) -> None:
         try:
@@ -159,6 +178,10 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.abort()
             return
         self._last = exchange = self._make_exchange()
+        if self._read:
+            if exchange.keep_alive:
+                exchange.scope["state"][HEAD] = self._read
+            self._read = b""
         self._in_head = False
         self._in_body = True
         self._open.append(exchange)
@@ -166,6 +189,11 @@ class LimitedProtocol(HttpToolsProtocol):
             exchange.begin(self.app)
         else:
             self.flow.pause_reading()
+
+    def give_up(self) -> int:
+        """Tell those that wait for an answer without a task that none will come; returns how many."""
+        fast = [exchange for exchange in self._open if isinstance(exchange, FastExchange)]
+        return sum(exchange.cancel() for exchange in fast)
 
     def on_body(self, body: bytes) -> None:
         """A part of the body; nobody asks for what comes after the answer."""
@@ -194,7 +222,9 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.flow.read_paused:
             self.flow.resume_reading()
         if self._open:
-            self._open[0].begin(self.app)
+            following = self._open[0]
+            if isinstance(following, Exchange):  # the fast path takes none that waits
+                following.begin(self.app)
         else:
             self._idle_since = self.loop.time()
 
@@ -294,7 +324,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _time_out(self) -> None:
         if self._in_head:
             self._refuse(408)
-        elif not (self._open and _cancel(self._open[-1], REQUEST_TIMEOUT)):
+        elif not (self._open and self._open[-1].cancel(REQUEST_TIMEOUT)):
             self.transport.abort()  # nothing has begun, or its answer is already on the way
 
 
@@ -332,12 +362,6 @@ def _split_target(target: bytes) -> tuple[str, bytes]:
     return unquote(decoded) if "%" in decoded else decoded, query_string
 
 
-def _cancel(exchange: Exchange, reason: str) -> bool:
-    """Cancel the task that answers a request, if it has begun."""
-    exchange.scope["state"][REASON] = reason
-    return exchange.cancel()
-
-
 def _refusal(status: int) -> bytes:
     phrase, code, message = _REASONS[status]
     body = msgspec.json.encode({"error": {"code": code, "message": message}})
@@ -348,6 +372,3 @@ def _refusal(status: int) -> bytes:
         + b"connection: close\r\n\r\n"
         + body
     )
-
-
-__all__ = ["CLIENT_LEFT", "REASON", "REQUEST_TIMEOUT", "LimitedProtocol", "protocol_class"]

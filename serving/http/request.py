@@ -25,6 +25,12 @@ Send = Callable[[Message], Awaitable[None]]
 JSON = b"application/json"
 BODY_DEADLINE = "compressor.body_deadline"
 """Key of `scope["state"]`: until when `receive` may wait, in `time.monotonic()` seconds; the application says so."""
+REASON = "compressor.reason"
+"""The same, of the protocol: why it cancels the task that answers a request, one of these two."""
+REQUEST_TIMEOUT = "request_timeout"
+CLIENT_LEFT = "client_left"
+HEAD = "compressor.head"
+"""The same: the request's head as it came, where the fast path may learn it."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _encode = msgspec.json.Encoder().encode
 

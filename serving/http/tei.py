@@ -83,7 +83,7 @@ class TeiApi:
             return _encode(rows if is_batch else rows[0])
 
         body = await written(answered, write)
-        return Reply(200, body, headers=self._answering.headers(request, answered))
+        return Reply(200, body, headers=self._answering.headers(request.started, answered))
 
 
 def _inputs(inputs: str | list[str | list[str]]) -> tuple[Texts, bool]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from serving.bundle import Bundle
-from serving.engine.contract import Answered, Engine, Load, NotReady, State, Work
+from serving.engine.contract import Answered, Engine, Load, NotReady, State, Told, Work
 
 NOTHING = Load(
     queued_tokens=0,
@@ -83,6 +83,10 @@ class Front:
     def answer(self, work: Work) -> Coroutine[Any, Any, Answered]:
         """As the engine, without a step of its own; NotReady before there is one."""
         return self.engine.answer(work)
+
+    def begin(self, work: Work, told: Told) -> Callable[[], None]:
+        """As the engine; NotReady before there is one."""
+        return self.engine.begin(work, told)
 
     def load(self) -> Load:
         """As the engine; nothing at all before there is one."""

@@ -111,7 +111,7 @@ class Service:
             web_config(
                 app,
                 idle_seconds=settings.limits.idle_seconds,
-                http=protocol_class(settings.limits, app.refused),
+                http=protocol_class(settings.limits, app.refused, app.fast_path),
             ),
             grace_seconds=settings.grace_seconds,
             drain_seconds=settings.drain_seconds,

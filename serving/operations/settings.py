@@ -86,6 +86,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     cors_origins: Annotated[
         tuple[str, ...], Meta(description="Web origins whose pages may call the server; none by default.")
     ] = ()
+    fast_path: Annotated[
+        bool, Meta(description="Answer small requests whose head is known without parsing that again.")
+    ] = True
     access_log: Annotated[bool, Meta(description="One JSON line per request on stderr, without its text.")] = False
     log_texts: Annotated[bool, Meta(description="Put texts into the access log, which must be on.")] = False
     page: Annotated[bool, Meta(description="A page at / to try texts by hand.")] = True

@@ -17,6 +17,7 @@ from typing import Any
 import uvicorn
 
 from serving.http.exchange import CLOSE
+from serving.http.protocol_limits import LimitedProtocol
 from serving.operations.listen import refuse_new
 
 HANDSHAKE_SECONDS = 0.25
@@ -112,8 +113,10 @@ class WebServer(uvicorn.Server):
             connection.shutdown()  # closes idle ones; a busy one closes after its answer
         await self._wait_until(lambda: not (self.server_state.connections or self.server_state.tasks), end)
         await asyncio.sleep(0)  # a task that is cancelled before its first step could not say so
-        if left := list(self.server_state.tasks):
-            logger.warning("%d request(s) were not answered within drain_seconds and are given up", len(left))
+        left = list(self.server_state.tasks)
+        connections = [one for one in self.server_state.connections if isinstance(one, LimitedProtocol)]
+        if number := len(left) + sum(connection.give_up() for connection in connections):
+            logger.warning("%d request(s) were not answered within drain_seconds and are given up", number)
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from serving.bundle import Bundle
 from serving.engine.admission import TokenEstimator
-from serving.engine.contract import Work
+from serving.engine.contract import Answered, Work
 from serving.engine.cost import CostModel
 from serving.engine.crew import Crew
 from serving.engine.lanes import LONGEST_STALL_SECONDS, Lane
@@ -90,12 +90,12 @@ class Stage:
         known = bundle.model.encoder.encode_checked(("known",))
         self.served = Served(bundle, costs, TokenEstimator(bundle.manifest.inputs.max_length, num_special=0), known)
         self.scheduler = Scheduler(lanes)
-        self.crew = Crew(self.scheduler, queue_tokens=100_000, stall_seconds=0.04)
+        self.crew = Crew(self.scheduler, queue_tokens=100_000, stall_seconds=0.04, end=end)
 
     def order(self, *texts: str, patience: float = PATIENCE) -> Order:
         """A request that is not submitted yet."""
         work = Work(tuple((text,) for text in texts), None, self.clock.now + patience)
-        return Order(work, self.served, self.served.bundle.model.tasks, self.clock.now)
+        return Order(work, self.served, self.served.bundle.model.tasks, self.clock.now, Waiter())
 
     def ask(self, *texts: str) -> Order:
         """Submit a request, and wake lanes for it."""
@@ -110,10 +110,28 @@ def wake(lanes: list[Lane]) -> None:
         lane.wake()
 
 
+class Waiter:
+    """Is told how a request ends, and keeps the first end."""
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[Answered | Exception] = asyncio.get_running_loop().create_future()
+
+    def __call__(self, ending: Answered | Exception) -> None:
+        """Keep the end."""
+        if not self.future.done():
+            self.future.set_result(ending)
+
+
+def end(order: Order, ending: Answered | Exception) -> None:
+    """On the event loop, as the engine does."""
+    if order.told is not None:
+        order.told(ending)
+
+
 async def ending(order: Order) -> Any:
     """What a request ends with."""
-    (end,) = await asyncio.wait_for(asyncio.gather(order.future, return_exceptions=True), WAIT_SECONDS)
-    return end
+    assert isinstance(order.told, Waiter)
+    return await asyncio.wait_for(order.told.future, WAIT_SECONDS)
 
 
 def play(scene: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -20,6 +20,7 @@ from serving.engine.crew import Crew
 from serving.engine.orders import Order
 from serving.engine.schedule import Scheduler
 from serving.engine.served import Served
+from tests.serving.engine.stage import end
 
 WORDS = ("refund", "broken", "thanks", "please", "unheard")
 COSTS = CostModel(fixed=0.001, per_token=0.0003, per_square=0.0, merges=False)
@@ -36,7 +37,7 @@ class _Night:
         self.generator = random.Random(2)
         self.slowness = slowness
         self.lane: Any = SimpleNamespace(call=None, is_given_up=False, sleep=lambda: None)
-        self.crew = Crew(Scheduler(1), queue_tokens=100_000, stall_seconds=10.0)
+        self.crew = Crew(Scheduler(1), queue_tokens=100_000, stall_seconds=10.0, end=end)
         known = bundle.model.encoder.encode_checked(("refund",))
         self.served = Served(bundle, COSTS, TokenEstimator(bundle.manifest.inputs.max_length), known)
         self.open: list[Order] = []
@@ -49,7 +50,8 @@ class _Night:
 
     def arrive(self, patience: float) -> None:
         text = " ".join(self.generator.choices(WORDS, k=self.generator.randint(1, 12)))
-        order = Order(Work(((text,),), None, self.now + patience), self.served, self.served.bundle.model.tasks, 0.0)
+        work = Work(((text,),), None, self.now + patience)
+        order = Order(work, self.served, self.served.bundle.model.tasks, 0.0, lambda ending: None)
         try:
             self.crew.submit(order)
         except (Overloaded, Expired) as refusal:

@@ -142,7 +142,7 @@ class RunningServer:
         app = create_app(engine, settings)
         config = uvicorn.Config(
             app,
-            http=protocol_class(settings.limits, app.refused),
+            http=protocol_class(settings.limits, app.refused, app.fast_path),
             ws="none",
             lifespan="off",
             log_config=None,

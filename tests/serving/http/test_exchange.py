@@ -355,14 +355,14 @@ def test_only_a_task_under_way_is_cancelled() -> None:
 
     async def scenario(connection: Connection) -> None:
         exchange = connection.exchange()
-        assert not exchange.cancel()
+        assert not exchange.cancel("a reason")
         exchange.begin(app)  # type: ignore[arg-type]
-        assert not exchange.cancel()
+        assert not exchange.cancel("a reason")
         while not connection.flow.num_resumed:
             await asyncio.sleep(0)
-        assert exchange.cancel()
+        assert exchange.cancel("a reason")
         await asyncio.gather(*connection.tasks)
-        assert not exchange.cancel()
+        assert not exchange.cancel("a reason")
         assert len(connection.transport.pieces) == 1
 
     run(scenario)

@@ -1,0 +1,137 @@
+"""`begin`: a request whose caller does not wait in a task is told its end once, or never when it does not care."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from serving.engine.contract import Answered, Engine, Expired, NotReady, Work
+from serving.engine.dummy import DummyEngine
+from serving.engine.engine import LaneEngine
+from serving.errors import UserError
+
+Make = Callable[..., LaneEngine]
+Endings = list[Answered | Exception]
+PAUSE_SECONDS = 0.1
+
+
+def _work(*texts: str, patience: float = 30.0, tasks: tuple[str, ...] | None = None) -> Work:
+    return Work(tuple((text,) for text in texts), tasks, time.monotonic() + patience)
+
+
+def _play(scene: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(scene, 30))
+
+
+async def _until(is_so: Callable[[], object]) -> None:
+    while not is_so():
+        await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def held(make: Make, trouble: Any) -> Any:
+    """An engine whose calls wait, and what lets them go."""
+    engine = make("int8", lanes=1)
+    release = threading.Event()
+    trouble(engine.bundle, lambda input_ids: release.wait(20) and None)
+    yield engine, release
+    release.set()
+
+
+@pytest.mark.parametrize("texts", [("refund",), ("refund", "thanks"), ()])
+@pytest.mark.parametrize("kind", ["lanes", "dummy"])
+def test_an_answer_is_told_later_and_once(make: Make, kind: str, texts: tuple[str, ...]) -> None:
+    """A caller that is told before it has what forgets the request would lose track of it."""
+
+    async def scene() -> None:
+        engine: Engine = DummyEngine() if kind == "dummy" else make("int8", lanes=1)
+        endings: Endings = []
+        forget = engine.begin(_work(*texts), endings.append)
+        assert not endings
+        await _until(lambda: endings)
+        forget()
+        forget()
+        await asyncio.sleep(PAUSE_SECONDS)
+        (answered,) = endings
+        assert isinstance(answered, Answered)
+        assert len(answered.tokens) == len(texts)
+
+    _play(scene())
+
+
+def test_what_is_known_at_the_door_is_raised_and_not_told(make: Make) -> None:
+    """Both would be two answers."""
+    engine = make("int8", lanes=1)
+
+    async def scene() -> None:
+        endings: Endings = []
+        with pytest.raises(UserError, match="no task 'tone'"):
+            engine.begin(_work("refund", tasks=("tone",)), endings.append)
+        await engine.drain(1.0)
+        with pytest.raises(NotReady):
+            engine.begin(_work("refund"), endings.append)
+        await asyncio.sleep(PAUSE_SECONDS)
+        assert not endings
+
+    _play(scene())
+
+
+def test_a_forgotten_request_is_not_told_and_not_run(held: tuple[LaneEngine, threading.Event]) -> None:
+    """Its connection may be somebody else's by then."""
+    engine, release = held
+
+    async def scene() -> None:
+        endings: Endings = []
+        first = engine.begin(_work("refund"), endings.append)
+        await _until(lambda: engine.load().running == 1)
+        second = engine.begin(_work("thanks"), endings.append)
+        first()
+        second()
+        assert engine.load().requests == 0
+        release.set()
+        await asyncio.sleep(PAUSE_SECONDS)
+        assert not endings
+        counters = engine.load().counters
+        assert (counters["requests_cancelled"], counters["calls"]) == (2, 1)
+        assert await engine.drain(5.0) == 0
+
+    _play(scene())
+
+
+def test_the_first_end_counts(held: tuple[LaneEngine, threading.Event]) -> None:
+    """An answer that comes after its deadline was told would be a second one on the connection."""
+    engine, release = held
+
+    async def scene() -> None:
+        endings: Endings = []
+        engine.begin(_work("refund", patience=0.05), endings.append)
+        await _until(lambda: endings)
+        release.set()
+        await asyncio.sleep(PAUSE_SECONDS)
+        (expired,) = endings
+        assert isinstance(expired, Expired)
+
+    _play(scene())
+
+
+def test_a_drain_waits_for_what_nobody_awaits(held: tuple[LaneEngine, threading.Event]) -> None:
+    """A server that ends would answer such a request with nothing."""
+    engine, release = held
+
+    async def scene() -> None:
+        endings: Endings = []
+        engine.begin(_work("refund"), endings.append)
+        await _until(lambda: engine.load().running == 1)
+        draining = asyncio.ensure_future(engine.drain(20.0))
+        await asyncio.sleep(PAUSE_SECONDS)
+        assert not draining.done()
+        release.set()
+        assert await draining == 0
+        assert isinstance(endings[0], Answered)
+
+    _play(scene())
