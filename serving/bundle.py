@@ -89,8 +89,13 @@ class Bundle:
         self, logits: dict[str, NDArray[np.float32]], top_k: int | None = None
     ) -> list[dict[str, dict[str, Any]]]:
         """One dict per row, from task name to answer (see `serving.answers.answer`)."""
-        columns = [answer_rows(column, self.model.task(name), top_k) for name, column in logits.items()]
-        return [dict(zip(logits, row, strict=True)) for row in zip(*columns, strict=True)]
+        columns = []
+        for name, column in logits.items():  # no comprehension: each is a call, and one text's answer is little more
+            columns.append(answer_rows(column, self.model.task(name), top_k))
+        rows = []
+        for row in zip(*columns, strict=True):
+            rows.append(dict(zip(logits, row, strict=True)))
+        return rows
 
     def logits(
         self,

@@ -145,7 +145,8 @@ class Crew:
             if not is_over:
                 endings += self._take(lane)
             call = lane.call
-        tell(endings, self._end)
+        if endings:
+            tell(endings, self._end)
         if is_over:
             if done is not None and done.outcome.is_broken:
                 self.fail_all(LaneFailed("the model fails on every text"))

@@ -17,6 +17,8 @@ from serving.tokenise import Encoding
 Rows = Sequence[NDArray[np.float32]]
 """Per task, [1, outputs]: what a call said about one text."""
 
+_UNREAD = Encoding([], [], was_truncated=False)
+
 
 class Order:
     """One admitted request. All fields are guarded by the engine's lock, but for `told`, which is the event loop's."""
@@ -57,8 +59,8 @@ class Order:
         for item, text in zip(ticket.items, work.texts, strict=True):
             item.text = text
         self.num_left = len(lengths)
-        self.rows: list[Rows | None] = [None] * self.num_left
-        self.encodings: list[Encoding | None] = [None] * self.num_left
+        self.rows: list[Rows] = [()] * self.num_left
+        self.encodings: list[Encoding] = [_UNREAD] * self.num_left
         self.is_settled = False
         self.started: float | None = None
         self.tokenise_seconds = self.run_seconds = 0.0
@@ -78,17 +80,21 @@ class Order:
         self.ticket.items.clear()
 
     def answered(self) -> Answered:
-        """The whole answer, once every text has its rows."""
-        rows = [row for row in self.rows if row is not None]
-        encodings = [encoding for encoding in self.encodings if encoding is not None]
-        logits = {
-            task.name: column[0] if len(column) == 1 else np.concatenate(column)
-            for task, column in zip(self.tasks, zip(*rows, strict=True), strict=True)
-        }
+        """The whole answer, once every text has its rows.
+
+        Loops, where comprehensions would read better: before Python 3.12 each is a call, and most answers have one row.
+        """
+        logits: dict[str, NDArray[np.float32]] = {}
+        for task, *column in zip(self.tasks, *self.rows, strict=True):
+            logits[task.name] = column[0] if len(column) == 1 else np.concatenate(column)
+        truncated, tokens = [], []
+        for encoding in self.encodings:
+            truncated.append(encoding.was_truncated)
+            tokens.append(len(encoding))
         return Answered(
             logits=logits,
-            truncated=[encoding.was_truncated for encoding in encodings],
-            tokens=[len(encoding) for encoding in encodings],
+            truncated=truncated,
+            tokens=tokens,
             queue_seconds=(self.started or self.admitted) - self.admitted,
             tokenise_seconds=self.tokenise_seconds,
             run_seconds=self.run_seconds,

@@ -31,8 +31,14 @@ _SIZE = attrgetter("size")
 _VISIBLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 
-class _Facts(NamedTuple):
-    """What answers say of their bundle; the reference is weak, for a swapped one is to leave memory."""
+class Facts(NamedTuple):
+    """What answers say of their bundle.
+
+    Attributes:
+        bundle: a weak reference, for a swapped one is to leave memory.
+        model: name, version and precision.
+        headers: the same.
+    """
 
     bundle: Callable[[], Bundle | None]
     model: ModelInfo
@@ -49,7 +55,7 @@ class Answering:
         self.limits = settings.limits
         self._metrics = metrics
         self._keys = keys
-        self._known = _Facts(lambda: None, ModelInfo("", "", ""), ())
+        self._known = Facts(lambda: None, ModelInfo("", "", ""), ())
 
     def deadline(self, request: Request, timeout_seconds: float | None = None) -> float:
         """When a request's time is over, in `time.monotonic()` seconds.
@@ -96,12 +102,14 @@ class Answering:
         self._metrics.answered(answered, request.tokens)
         return answered
 
-    def model(self, bundle: Bundle) -> ModelInfo:
-        """Name, version and precision of a bundle."""
-        return self._facts(bundle).model
+    def headers(self, started: float, answered: Answered, facts: Facts | None = None) -> tuple[Header, ...]:
+        """What an answer's head says of it: `server-timing` in milliseconds, and of its bundle.
 
-    def headers(self, started: float, answered: Answered) -> tuple[Header, ...]:
-        """`server-timing` (milliseconds, `total` since `started`) and the model's name, version and precision."""
+        Args:
+            started: when the request came, for `total`.
+            answered: the answer.
+            facts: of its bundle, where they are at hand.
+        """
         total = time.monotonic() - started
         timing = b"queue;dur=%.3f, tokenise;dur=%.3f, run;dur=%.3f, total;dur=%.3f" % (
             answered.queue_seconds * 1e3,
@@ -109,9 +117,10 @@ class Answering:
             answered.run_seconds * 1e3,
             total * 1e3,
         )
-        return ((b"server-timing", timing), *self._facts(answered.bundle).headers)
+        return ((b"server-timing", timing), *(facts or self.facts(answered.bundle)).headers)
 
-    def _facts(self, bundle: Bundle) -> _Facts:
+    def facts(self, bundle: Bundle) -> Facts:
+        """What answers say of a bundle; those of the last one are kept."""
         if self._known.bundle() is not bundle:
             model = ModelInfo(bundle.manifest.name, bundle.manifest.version, bundle.artifact.precision)
             headers = (
@@ -119,7 +128,7 @@ class Answering:
                 (b"x-model-version", _in_header(model.version)),
                 (b"x-model-precision", _in_header(model.precision)),
             )
-            self._known = _Facts(weakref.ref(bundle), model, headers)
+            self._known = Facts(weakref.ref(bundle), model, headers)
         return self._known
 
 

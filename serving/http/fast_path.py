@@ -205,14 +205,15 @@ class FastExchange:
             if is_large(ending):
                 self._task = self._connection.loop.create_task(self._answer_later(ending))
                 return
-            self._finish(self._path.native.prompt_reply_to(self._asked, ending, self._started))
+            self._finish(self._path.native.reply_to(self._asked, ending, self._started))
         except Exception as error:  # noqa: BLE001 - as above
             self._fail(error)
 
     async def _answer_later(self, answered: Answered) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             try:
-                self._finish(await self._path.native.reply_to(self._asked, answered, self._started))
+                reply_to = self._path.native.reply_to
+                self._finish(await asyncio.to_thread(reply_to, self._asked, answered, self._started))
             except Exception as error:  # noqa: BLE001 - as above
                 self._fail(error)
 

@@ -14,7 +14,6 @@ from serving.http.protocol import (
     ArtifactInfo,
     InfoResponse,
     LimitsInfo,
-    ModelInfo,
     PredictRequest,
     PredictResponse,
     Status,
@@ -41,30 +40,28 @@ class NativeApi:
         deadline = answering.deadline(request)
         asked = self.read(await request.read_json(self._limits, deadline))
         answered = await answering.answer(request, texts_of(asked), tasks_of(asked), deadline)
-        return await self.reply_to(asked, answered, request.started)
+        return await written(answered, lambda: self.reply_to(asked, answered, request.started))
 
     def read(self, body: bytes) -> PredictRequest:
         """What the body of `POST /v1/predict` asks; HttpError, or what msgspec raises, for any other."""
         check_depth(body, self._limits.json_depth)
         return _decode(body)
 
-    async def reply_to(self, asked: PredictRequest, answered: Answered, started: float) -> Reply:
-        """The answer of a request that came at that time; a large one is written by a thread."""
-        model = self._answering.model(answered.bundle)
-        body = await written(answered, lambda: _write(asked, answered, model))
-        return Reply(200, body, headers=self._answering.headers(started, answered))
-
-    def prompt_reply_to(self, asked: PredictRequest, answered: Answered, started: float) -> Reply:
-        """As `reply_to`, at once: for an answer that `is_large` says no of."""
-        body = _write(asked, answered, self._answering.model(answered.bundle))
-        return Reply(200, body, headers=self._answering.headers(started, answered))
+    def reply_to(self, asked: PredictRequest, answered: Answered, started: float) -> Reply:
+        """The answer of a request that came at that time; for any thread."""
+        facts = self._answering.facts(answered.bundle)
+        top_k = None if asked.top_k is None else int(asked.top_k)
+        answers = answered.bundle.answers(answered.logits, top_k)
+        raw = _raw_rows(answered) if asked.raw else None
+        body = _encode(PredictResponse(answers, answered.truncated, facts.model, raw))
+        return Reply(200, body, headers=self._answering.headers(started, answered, facts))
 
     async def info(self, request: Request) -> Reply:
         """`GET /v1/info`: what is served, and what a request may cost."""
         bundle, limits, settings = self._engine.bundle, self._limits, self._answering.settings
         manifest, artifact = bundle.manifest, bundle.artifact
         response = InfoResponse(
-            model=self._answering.model(bundle),
+            model=self._answering.facts(bundle).model,
             artifact=ArtifactInfo(
                 artifact.file, artifact.sha256, artifact.bytes, artifact.passed, artifact.batch_invariant
             ),
@@ -94,7 +91,7 @@ class NativeApi:
         state = self._engine.state
         if state != "ready":
             raise HttpError(503, state, f"the server is {state}", [retry_after(RESTART_SECONDS)])
-        return json_reply(Status("ready", self._answering.model(self._engine.bundle)))
+        return json_reply(Status("ready", self._answering.facts(self._engine.bundle).model))
 
     async def started(self, request: Request) -> Reply:
         """`GET /startupz`: 503 until the bundle was checked and loaded."""
@@ -119,12 +116,6 @@ def texts_of(asked: PredictRequest) -> Texts:
 def tasks_of(asked: PredictRequest) -> tuple[str, ...] | None:
     """The tasks that a request wants answered; None for all."""
     return None if asked.tasks is None else tuple(asked.tasks)
-
-
-def _write(asked: PredictRequest, answered: Answered, model: ModelInfo) -> bytes:
-    top_k = None if asked.top_k is None else int(asked.top_k)
-    answers = answered.bundle.answers(answered.logits, top_k)
-    return _encode(PredictResponse(answers, answered.truncated, model, _raw_rows(answered) if asked.raw else None))
 
 
 def _raw_rows(answered: Answered) -> list[dict[str, list[float]]]:

@@ -86,7 +86,7 @@ class Front:
 
     def begin(self, work: Work, told: Told) -> Callable[[], None]:
         """As the engine; NotReady before there is one."""
-        return self.engine.begin(work, told)
+        return (self._engine or self.engine).begin(work, told)
 
     def load(self) -> Load:
         """As the engine; nothing at all before there is one."""
