@@ -73,7 +73,7 @@ class FastPath:
         self._settings = settings
         self._heads: dict[bytes, Head] = {}
         self._is_learning = True
-        self._num_taken = 0
+        self._num_before = 0
 
     @staticmethod
     def suits(settings: ServerSettings) -> bool:
@@ -93,9 +93,11 @@ class FastPath:
         if not self._is_learning or (found := _split(data)) is None or not _is_plain(data[: found[1]], parsed):
             return
         if len(self._heads) >= KNOWN_HEADS:
-            self._is_learning = self._num_taken >= KNOWN_HEADS
+            self._is_learning = self.metrics.fast_requests - self._num_before >= KNOWN_HEADS
+            self._num_before = self.metrics.fast_requests
+            if not self._is_learning:
+                return
             self._heads.clear()
-            self._num_taken = 0
         settings = self._settings
         wished = request.headers.get(DEADLINE_HEADER)
         seconds = deadline_seconds(wished, settings.default_deadline_ms, settings.max_deadline_ms)
@@ -123,7 +125,7 @@ class FastPath:
             check_texts(work.texts, SMALL_TEXTS, self._settings.limits.characters)
         except Exception:  # noqa: BLE001 - the ordinary way finds the same, and says it
             return None
-        self._num_taken += 1
+        self.metrics.fast_requests += 1
         return FastExchange(self, connection, asked, work, started, self.ids.choose(head.request_id))
 
 

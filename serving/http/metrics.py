@@ -51,6 +51,9 @@ class Metrics(Collector):
     """Plain counters of the HTTP side, touched on the event loop's thread only, and a view of the engine.
 
     The library's own counters take a lock for each event; here it only writes the page.
+
+    Attributes:
+        fast_requests: that took the fast path; counted there.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -59,6 +62,7 @@ class Metrics(Collector):
         self._seconds: dict[str, Spread] = {}
         self._refused: dict[str, int] = {}
         self._queued = Spread()
+        self.fast_requests = 0
         self._texts = self._tokens = self._truncated = 0
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -120,6 +124,7 @@ class Metrics(Collector):
         yield from (requests, seconds, refused)
         totals = {
             "compressor_expired": ("Requests whose deadline passed (504).", self._refused.get("deadline_expired", 0)),
+            "compressor_fast_requests": ("Requests that took the fast path.", self.fast_requests),
             "compressor_texts": ("Texts answered.", self._texts),
             "compressor_tokens": ("Tokens that the model read for answers.", self._tokens),
             "compressor_truncated_texts": ("Texts that were cut to the model's max_length.", self._truncated),

@@ -139,10 +139,11 @@ class RunningServer:
     def __init__(self, engine: Engine, settings: ServerSettings) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
-        app = create_app(engine, settings)
+        self.engine = engine
+        self.app: Any = create_app(engine, settings)
         config = uvicorn.Config(
-            app,
-            http=protocol_class(settings.limits, app.refused, app.fast_path),
+            self.app,
+            http=protocol_class(settings.limits, self.app.refused, self.app.fast_path),
             ws="none",
             lifespan="off",
             log_config=None,
