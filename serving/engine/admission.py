@@ -46,7 +46,7 @@ class TokenEstimator:
 
 
 class Admission:
-    """Lets tickets into a scheduler, whole or not at all."""
+    """Says which tickets may come into a scheduler, whole or not at all."""
 
     def __init__(self, scheduler: Scheduler, queue_tokens: int) -> None:
         """Guard a scheduler.
@@ -58,8 +58,8 @@ class Admission:
         self._scheduler = scheduler
         self.queue_tokens = queue_tokens
 
-    def admit(self, ticket: Ticket, now: float) -> None:
-        """Let a ticket wait.
+    def check(self, ticket: Ticket, now: float) -> bool:
+        """Whether the engine is idle, for a ticket that may come in.
 
         An idle engine takes whatever has time left: its predictions could otherwise never be corrected.
 
@@ -83,7 +83,7 @@ class Admission:
         is_idle = scheduler.queued_texts == 0 and scheduler.running < scheduler.lanes
         if not is_idle and (late := scheduler.lateness(ticket, now)) > 0:
             raise _overloaded(late, "the deadline cannot be met")
-        scheduler.add(ticket)
+        return is_idle
 
 
 def _overloaded(retry_after: float, message: str) -> Overloaded:

@@ -10,11 +10,11 @@ from time import perf_counter
 from serving.engine.admission import Admission
 from serving.engine.contract import COUNTERS, Answered, Expired, LaneFailed, Load, Overloaded
 from serving.engine.endings import End, Ending, tell
-from serving.engine.lanes import Call, Lane, Outcome, perform, stall_limit, tokenise
+from serving.engine.lanes import NOT_ENDED, Call, Lane, Outcome, perform, stall_limit, tokenise
 from serving.engine.orders import Order
 from serving.engine.schedule import Scheduler
 from serving.engine.served import FAILURES_BEFORE_PROBE, Served
-from serving.engine.tickets import Ticket
+from serving.engine.tickets import Item, Ticket
 
 WATCH_SECONDS = 1.0
 LOSSES_PER_LANE = 2
@@ -47,6 +47,7 @@ class Crew:
         self._hung: list[Lane] = []
         self._orders: set[Order] = set()
         self._num_lanes_made = self._num_losses = self._num_failures = 0
+        self._is_stopping = False
         self._stop = threading.Event()
         watch_seconds = min(WATCH_SECONDS, stall_seconds / 4)
         self._watchdog = threading.Thread(target=self._watch, args=(watch_seconds,), name="watchdog", daemon=True)
@@ -62,6 +63,7 @@ class Crew:
         """End all threads but those that hang in the model; what is unanswered must have been failed before."""
         self._stop.set()
         with self._lock:
+            self._is_stopping = True
             lanes, woken, self._idle = list(self._lanes), self._idle, []
         for lane in woken:
             lane.wake()
@@ -71,17 +73,25 @@ class Crew:
                 thread.join(max(0.0, end - time.monotonic()))
 
     def submit(self, order: Order) -> list[Lane]:
-        """Let an order wait for a lane, or refuse it (see `Admission.admit`); returns the idle lanes to wake."""
+        """Let an order wait for a lane, or refuse it (see `Admission.check`); returns the idle lanes to wake."""
         with self._lock:
             if self.has_failed:
                 raise LaneFailed("the lanes have failed; this process is to be restarted")
+            now = time.monotonic()
             try:
-                self._admission.admit(order.ticket, time.monotonic())
+                is_idle = self._admission.check(order.ticket, now)
             except (Overloaded, Expired) as refusal:
                 self.counters["requests_overloaded" if isinstance(refusal, Overloaded) else "requests_expired"] += 1
                 raise
             self._orders.add(order)
-            num_left = max(len(self._idle) - len(order.ticket.items), 0)
+            items = order.ticket.items
+            if is_idle and len(items) == 1 and self._idle:
+                lane = self._idle.pop()
+                self._scheduler.start_at_once(items[0], now)
+                self._assign(lane, items[0], now)
+                return [lane]
+            self._scheduler.add(order.ticket)
+            num_left = max(len(self._idle) - len(items), 0)
             woken = self._idle[num_left:]
             del self._idle[num_left:]
             return woken
@@ -126,7 +136,7 @@ class Crew:
         """
         try:
             while self._turn(lane):
-                if lane.call is None:
+                if lane.is_idle:
                     lane.sleep()
         except BaseException:
             logger.exception("a lane broke; the watchdog replaces it")
@@ -140,9 +150,9 @@ class Crew:
             if lane.is_given_up:
                 return False
             done = lane.call
-            endings = [] if done is None else self._hand_in(lane, done)
-            is_over = self._stop.is_set() or self.has_failed
-            if not is_over:
+            endings = [] if done is None else self._look_at(lane, done)
+            is_over = self._is_stopping or self.has_failed
+            if not (is_over or lane.call):
                 endings += self._take(lane)
             call = lane.call
         if endings:
@@ -168,12 +178,26 @@ class Crew:
         item, expired = self._scheduler.take(now)
         if item is None:
             self._idle.append(lane)
+            lane.is_idle = True
         else:
-            order = item.ticket.owner
-            order.started = order.started or now
-            limit = stall_limit(self._stall_seconds, item.seconds)
-            lane.call = Call(order.served, order.tasks, [item], now, limit)
+            self._assign(lane, item, now)
         return self._expire(expired) if expired else []
+
+    def _assign(self, lane: Lane, item: Item, now: float) -> None:
+        order = item.ticket.owner
+        order.started = order.started or now
+        lane.call = Call(order.served, order.tasks, [item], now, stall_limit(self._stall_seconds, item.seconds))
+
+    def _look_at(self, lane: Lane, call: Call) -> list[Ending]:
+        """Book a call that has come back, or keep one that was given to an idle lane, if it is still worth running."""
+        if call.outcome is not NOT_ENDED:
+            return self._hand_in(lane, call)
+        ticket = call.items[0].ticket
+        if not ticket.is_dropped and ticket.deadline > time.monotonic():
+            return []
+        lane.call = None
+        self._scheduler.finish(call.items)
+        return self._expire([ticket])
 
     def _expire(self, tickets: list[Ticket]) -> list[Ending]:
         error = Expired("the deadline could no longer be met")
@@ -234,9 +258,10 @@ class Crew:
                 if order is not None and self._close(order, "requests_failed"):
                     endings.append((order, rows))
                 continue
+            tokens = len(item.encoding)
             self.counters["texts_run"] += 1
-            self.counters["tokens_run"] += len(item.encoding)
-            call.served.estimator.correct(item.text, len(item.encoding))
+            self.counters["tokens_run"] += tokens
+            call.served.estimator.correct(item.text, tokens)
             if order is not None:
                 order.put(item, rows, share)
                 if order.num_left == 0:
@@ -289,7 +314,7 @@ class Crew:
         frozen, its machine moved) has stopped them too.
         """
         with self._lock:
-            if self._stop.is_set() or self.has_failed:
+            if self._is_stopping or self.has_failed:
                 return True  # the lanes end as they should: none of them is lost
             now = time.monotonic()
             late_seconds = max(0.0, perf_counter() - due)

@@ -70,7 +70,14 @@ class Call:
 
 
 class Lane:
-    """One thread, and what it is doing."""
+    """One thread, and what it is doing.
+
+    Attributes:
+        call: under way, or given to it while it sleeps; None for none.
+        is_idle: whether it sleeps, or is about to; its own thread's alone.
+        is_given_up: whether another has taken its place.
+        thread: itself.
+    """
 
     def __init__(self, number: int, serve: Callable[[Lane], None]) -> None:
         """Start the thread.
@@ -82,6 +89,7 @@ class Lane:
         self._wake = threading.Lock()
         self._wake.acquire()
         self.call: Call | None = None
+        self.is_idle = False
         self.is_given_up = False
         self.thread = threading.Thread(target=serve, args=(self,), name=f"lane-{number}", daemon=True)
         self.thread.start()
@@ -94,6 +102,7 @@ class Lane:
     def sleep(self) -> None:
         """Wait for `wake`, once for each."""
         self._wake.acquire()
+        self.is_idle = False
 
     def wake(self) -> None:
         """End one `sleep`, also one that is still to come."""
@@ -124,7 +133,9 @@ def tokenise(served: Served, item: Item) -> Encoding:
 
 def _perform(call: Call, items: Sequence[Item], outcome: Outcome) -> None:
     try:
-        encodings = [tokenise(call.served, item) for item in items]
+        encodings = []
+        for item in items:  # a comprehension would be one call more
+            encodings.append(tokenise(call.served, item))
         start = time.perf_counter()
         outputs = call.served.bundle.model.call(encodings, call.tasks)
         outcome.seconds += time.perf_counter() - start

@@ -92,7 +92,7 @@ class Simulation:
         ticket = Ticket.of(request.lengths, request.deadline, "model", self.costs)
         ticket.owner = request
         try:
-            self.admission.admit(ticket, now)
+            is_idle = self.admission.check(ticket, now)
         except Overloaded as refusal:
             self.retries.append(refusal.retry_after)
             request.fate = "refused"
@@ -103,6 +103,11 @@ class Simulation:
         self._at(request.deadline, "expire", ticket)
         if request.cancel_after is not None:
             self._at(now + request.cancel_after, "cancel", ticket)
+        if is_idle and len(ticket.items) == 1 and self._num_free:
+            self.scheduler.start_at_once(ticket.items[0], now)
+            self._run(now, ticket.items[0])
+        else:
+            self.scheduler.add(ticket)
 
     def _end(self, now: float, ticket: Ticket, fate: str) -> None:
         if not ticket.owner.fate:
@@ -125,14 +130,17 @@ class Simulation:
                 return
             self.watch(self.scheduler, now, item)
             assert not item.ticket.owner.fate, "work that nobody waits for was run"
-            self._num_free -= 1
-            items = self.scheduler.merge(item, self.scheduler.waiting(item), now, idle_lanes=self._num_free)
-            for each in items:
-                each.ticket.owner.runs.append((now, each.index))
-            self.calls.append(items)
-            seconds = self.costs.seconds(len(items), max(each.tokens for each in items)) * self.slowness()
-            self.busy_seconds += seconds
-            self._at(now + seconds, "done", (items, seconds))
+            self._run(now, item)
+
+    def _run(self, now: float, item: Item) -> None:
+        self._num_free -= 1
+        items = self.scheduler.merge(item, self.scheduler.waiting(item), now, idle_lanes=self._num_free)
+        for each in items:
+            each.ticket.owner.runs.append((now, each.index))
+        self.calls.append(items)
+        seconds = self.costs.seconds(len(items), max(each.tokens for each in items)) * self.slowness()
+        self.busy_seconds += seconds
+        self._at(now + seconds, "done", (items, seconds))
 
     def _done(self, now: float, ended: tuple[list[Item], float]) -> None:
         items, seconds = ended

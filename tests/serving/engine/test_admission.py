@@ -31,6 +31,12 @@ MIXES: dict[str, dict[str, Any]] = {
 }
 
 
+def _admit(admission: Admission, ticket: Ticket, now: float) -> None:
+    """As a crew does with what has to wait."""
+    admission.check(ticket, now)
+    admission._scheduler.add(ticket)
+
+
 def _goodput(simulation: Any, requests: list[Any], slowness: Callable[[], float]) -> tuple[float, Counter[str]]:
     """Useful lane seconds per second, and how the requests ended."""
     simulated = simulation(lanes=2, slowness=slowness)
@@ -72,11 +78,11 @@ def test_a_full_queue_refuses_with_a_time_to_come_again() -> None:
     """A queue without bound answers the last one after everybody has gone."""
     scheduler = Scheduler(1)
     admission = Admission(scheduler, queue_tokens=100)
-    admission.admit(Ticket.of([60], 99.0, "model", COSTS), 0.0)
+    _admit(admission, Ticket.of([60], 99.0, "model", COSTS), 0.0)
     with pytest.raises(Overloaded, match="queue is full") as refused:
-        admission.admit(Ticket.of([41], 99.0, "model", COSTS), 0.0)
+        _admit(admission, Ticket.of([41], 99.0, "model", COSTS), 0.0)
     assert 0 < refused.value.retry_after < 1
-    admission.admit(Ticket.of([40], 99.0, "model", COSTS), 0.0)
+    _admit(admission, Ticket.of([40], 99.0, "model", COSTS), 0.0)
     assert scheduler.queued_tokens == 100
 
 
@@ -84,9 +90,9 @@ def test_a_batch_is_let_in_whole_or_not_at_all() -> None:
     """Half a batch computed for an answer that can never be whole is waste."""
     scheduler = Scheduler(1)
     admission = Admission(scheduler, queue_tokens=10_000)
-    admission.admit(Ticket.of([10], 99.0, "model", COSTS), 0.0)
+    _admit(admission, Ticket.of([10], 99.0, "model", COSTS), 0.0)
     with pytest.raises(Overloaded, match="deadline") as refused:
-        admission.admit(Ticket.of([10] * 64, 0.05, "model", COSTS), 0.0)
+        _admit(admission, Ticket.of([10] * 64, 0.05, "model", COSTS), 0.0)
     assert refused.value.retry_after == pytest.approx(0.05, abs=0.05)
     assert scheduler.queued_texts == 1
 
@@ -94,7 +100,7 @@ def test_a_batch_is_let_in_whole_or_not_at_all() -> None:
 def test_what_no_empty_queue_could_hold_is_the_callers_to_mend() -> None:
     """'Come again later' would be a lie: it comes again for ever."""
     with pytest.raises(UserError, match=r"about 120 tokens.*Send fewer texts"):
-        Admission(Scheduler(1), queue_tokens=100).admit(Ticket.of([60, 60], 99.0, "model", COSTS), 0.0)
+        _admit(Admission(Scheduler(1), queue_tokens=100), Ticket.of([60, 60], 99.0, "model", COSTS), 0.0)
 
 
 def test_an_idle_engine_takes_what_has_time_left() -> None:
@@ -102,12 +108,12 @@ def test_an_idle_engine_takes_what_has_time_left() -> None:
     scheduler = Scheduler(1)
     scheduler.pace = 50.0
     admission = Admission(scheduler, queue_tokens=100)
-    admission.admit(Ticket.of([60], 0.001, "model", COSTS), 0.0)
+    _admit(admission, Ticket.of([60], 0.001, "model", COSTS), 0.0)
     item, expired = scheduler.take(0.0)
     assert item is not None
     assert not expired
     with pytest.raises(Expired):
-        admission.admit(Ticket.of([60], 0.0, "model", COSTS), 0.0)
+        _admit(admission, Ticket.of([60], 0.0, "model", COSTS), 0.0)
 
 
 def test_new_work_must_not_break_an_older_promise() -> None:
@@ -116,9 +122,9 @@ def test_new_work_must_not_break_an_older_promise() -> None:
     admission = Admission(scheduler, queue_tokens=10_000)
     cost = COSTS.seconds(1, 95)  # 10 ms
     for _ in range(7):
-        admission.admit(Ticket.of([95], 10.5 * cost, "model", COSTS), 0.0)
+        _admit(admission, Ticket.of([95], 10.5 * cost, "model", COSTS), 0.0)
     with pytest.raises(Overloaded):
-        admission.admit(Ticket.of([95, 95], 5 * cost, "model", COSTS), 0.0)
+        _admit(admission, Ticket.of([95, 95], 5 * cost, "model", COSTS), 0.0)
     assert scheduler.queued_texts == 7
 
 

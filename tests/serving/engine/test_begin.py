@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -28,6 +28,14 @@ def _play(scene: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(scene, 30))
 
 
+class Held(NamedTuple):
+    """An engine whose calls wait, whether one has begun, and what lets them go."""
+
+    engine: LaneEngine
+    has_begun: threading.Event
+    release: threading.Event
+
+
 async def _until(is_so: Callable[[], object]) -> None:
     while not is_so():
         await asyncio.sleep(0.001)
@@ -35,11 +43,17 @@ async def _until(is_so: Callable[[], object]) -> None:
 
 @pytest.fixture
 def held(make: Make, trouble: Any) -> Any:
-    """An engine whose calls wait, and what lets them go."""
+    """See `Held`."""
     engine = make("int8", lanes=1)
     release = threading.Event()
-    trouble(engine.bundle, lambda input_ids: release.wait(20) and None)
-    yield engine, release
+    has_begun = threading.Event()
+
+    def wait(input_ids: Any) -> None:
+        has_begun.set()
+        release.wait(20)
+
+    trouble(engine.bundle, wait)
+    yield Held(engine, has_begun, release)
     release.set()
 
 
@@ -81,14 +95,14 @@ def test_what_is_known_at_the_door_is_raised_and_not_told(make: Make) -> None:
     _play(scene())
 
 
-def test_a_forgotten_request_is_not_told_and_not_run(held: tuple[LaneEngine, threading.Event]) -> None:
+def test_a_forgotten_request_is_not_told_and_not_run(held: Held) -> None:
     """Its connection may be somebody else's by then."""
-    engine, release = held
+    engine, has_begun, release = held
 
     async def scene() -> None:
         endings: Endings = []
         first = engine.begin(_work("refund"), endings.append)
-        await _until(lambda: engine.load().running == 1)
+        await _until(has_begun.is_set)
         second = engine.begin(_work("thanks"), endings.append)
         first()
         second()
@@ -103,9 +117,9 @@ def test_a_forgotten_request_is_not_told_and_not_run(held: tuple[LaneEngine, thr
     _play(scene())
 
 
-def test_the_first_end_counts(held: tuple[LaneEngine, threading.Event]) -> None:
+def test_the_first_end_counts(held: Held) -> None:
     """An answer that comes after its deadline was told would be a second one on the connection."""
-    engine, release = held
+    engine, _, release = held
 
     async def scene() -> None:
         endings: Endings = []
@@ -119,14 +133,14 @@ def test_the_first_end_counts(held: tuple[LaneEngine, threading.Event]) -> None:
     _play(scene())
 
 
-def test_a_drain_waits_for_what_nobody_awaits(held: tuple[LaneEngine, threading.Event]) -> None:
+def test_a_drain_waits_for_what_nobody_awaits(held: Held) -> None:
     """A server that ends would answer such a request with nothing."""
-    engine, release = held
+    engine, has_begun, release = held
 
     async def scene() -> None:
         endings: Endings = []
         engine.begin(_work("refund"), endings.append)
-        await _until(lambda: engine.load().running == 1)
+        await _until(has_begun.is_set)
         draining = asyncio.ensure_future(engine.drain(20.0))
         await asyncio.sleep(PAUSE_SECONDS)
         assert not draining.done()

@@ -99,14 +99,15 @@ def test_what_was_admitted_is_answered_in_time_when_the_predictions_hold(
     small_arrivals = [request.arrival for request in requests if len(request.lengths) <= SMALL_TEXTS]
     simulated = simulation(lanes=lanes)
     was_idle: set[int] = set()
-    admit = simulated.admission.admit
+    check = simulated.admission.check
 
-    def spy(ticket: Ticket, now: float) -> None:
+    def spy(ticket: Ticket, now: float) -> bool:
         if simulated.scheduler.queued_texts == 0 and simulated.scheduler.running < lanes:
             was_idle.add(id(ticket.owner))
-        admit(ticket, now)
+        is_idle: bool = check(ticket, now)
+        return is_idle
 
-    simulated.admission.admit = spy
+    simulated.admission.check = spy
     simulated.run(requests)
     for request in requests:
         is_passed = any(request.arrival <= arrival < request.deadline for arrival in small_arrivals)

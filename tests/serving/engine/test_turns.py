@@ -14,6 +14,7 @@ import serving.engine.lanes
 from serving.engine.contract import Answered, Expired, LaneFailed, Overloaded
 from serving.engine.lanes import STALL_FACTOR, perform
 from serving.engine.orders import Order
+from serving.engine.schedule import Scheduler
 from serving.engine.tickets import Item, Ticket
 from tests.serving.engine.stage import MERGING, Holding, Stage, ending, fail_on_two_words, play, wait_for, wake
 
@@ -240,3 +241,86 @@ def test_requests_that_have_ended_leave_no_circle_behind(
         wait_for(lambda: num_left() <= before)
 
     play(scene)
+
+
+@pytest.mark.parametrize("why", ["nobody waits", "its time is over"])
+def test_what_an_idle_lane_was_given_is_not_run_in_vain(set_stage: Set, why: str) -> None:
+    """Between the door and the lane's first step the client may leave, and the deadline may come."""
+    stage = set_stage(lambda input_ids: None)
+
+    async def scene() -> None:
+        wait_for(lambda: stage.crew._idle)
+        order = stage.order("text", patience=1.0)
+        lanes = stage.crew.submit(order)
+        load = stage.crew.load()
+        assert (load.running, load.queued_texts, load.queued_tokens) == (1, 0, 0)
+        if why == "nobody waits":
+            assert stage.crew.drop(order, "requests_cancelled")
+        else:
+            stage.clock.now += 1.0
+        wake(lanes)
+        if why != "nobody waits":
+            assert isinstance(await ending(order), Expired)
+        wait_for(lambda: stage.crew._idle)
+        assert stage.crew.load().running == 0
+        assert stage.trouble.num_calls == 0
+        assert isinstance(await ending(stage.ask("text")), Answered)
+
+    play(scene)
+    counters = stage.crew.counters
+    assert (counters["requests_cancelled"], counters["requests_expired"]) == (
+        (1, 0) if why == "nobody waits" else (0, 1)
+    )
+    assert counters["calls"] == stage.trouble.num_calls == 1
+
+
+def test_a_lane_that_is_given_a_call_on_its_way_to_sleep_is_woken_once(set_stage: Set) -> None:
+    """A wake-up too many breaks the next request's; one too few leaves this one lying."""
+    stage = set_stage(lambda input_ids: None)
+
+    async def scene() -> None:
+        for _ in range(300):
+            assert isinstance(await ending(stage.ask("text")), Answered)
+
+    play(scene)
+    assert stage.crew.counters["calls"] == 300
+    assert stage.crew.counters["lanes_replaced"] == 0
+
+
+def test_a_crew_that_stops_runs_nothing_that_a_lane_was_given(set_stage: Set) -> None:
+    """Its request was ended before: the end of the process would wait for a call for nobody."""
+    stage = set_stage(lambda input_ids: None)
+
+    async def scene() -> None:
+        wait_for(lambda: stage.crew._idle)
+        lanes = stage.crew.submit(stage.order("text"))
+        stage.crew.fail_all(LaneFailed("the end"))
+        stage.crew.stop(join_seconds=0.0)
+        wake(lanes)
+        for lane in lanes:
+            lane.thread.join(20)
+
+    play(scene)
+    assert stage.trouble.num_calls == 0
+
+
+def test_a_text_that_starts_at_once_leaves_the_scheduler_as_one_that_waited() -> None:
+    """What the door promises later ones must not depend on the way that this one took."""
+    found: list[list[float]] = []
+    for is_at_once in (True, False):
+        scheduler = Scheduler(lanes=2)
+        scheduler.learn_anew(MERGING)
+        ticket = Ticket.of([10], 1e9, "model", MERGING)
+        if is_at_once:
+            scheduler.start_at_once(ticket.items[0], 5.0)
+        else:
+            scheduler.add(ticket)
+            assert scheduler.take(5.0) == (ticket.items[0], [])
+        other = Ticket.of([20] * 10, 7.0, "model", MERGING)
+        small = Ticket.of([20], 7.0, "model", MERGING)
+        state = scheduler.queued_texts, scheduler.queued_tokens, scheduler.running, scheduler.wait_seconds
+        found.append([*state, scheduler.lateness(other, 6.0), scheduler.lateness(small, 6.0)])
+        assert scheduler.drop(ticket) == 0
+        scheduler.finish(ticket.items, 1.0)
+        found[-1] += [scheduler.running, scheduler.wait_seconds, scheduler.pace]
+    assert found[0] == found[1]
