@@ -38,7 +38,7 @@ from benchmarks.serving.cpu_table import BARE, FULL, PACED, Window, render
 from benchmarks.serving.generate import Plan, run
 from benchmarks.serving.measure import CORPUS, cpu_set, read_texts
 from benchmarks.serving.processes import PROC, ServerProcess, members, read_process_table
-from benchmarks.serving.servers import FLOOR, OURS, ROOT, Server, all_servers
+from benchmarks.serving.servers import FLOOR, ORDINARY, OURS, ROOT, Server, all_servers
 from export.benchmark.conditions import Watch
 from serving.host import describe_host
 from serving.manifest import read_manifest
@@ -177,7 +177,7 @@ def main(given: Sequence[str] | None = None) -> None:
 def _setup(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the figures depend on; SystemExit for contestants that are not there."""
     python = arguments.peers / "bin" / "python"
-    if not python.exists() and set(arguments.contestants) - {BARE, OURS}:
+    if not python.exists() and set(arguments.contestants) - {BARE, OURS, ORDINARY}:
         raise SystemExit(f"there is no {python}. Run benchmarks.serving.measure first, which makes it, or give --peers")
     _servers(arguments)
     manifest = read_manifest(arguments.bundle)
@@ -287,7 +287,7 @@ def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
 
 def _checkout(text: str) -> tuple[str, Path]:
     name, _, folder = text.partition("=")
-    if not re.fullmatch(r"[\w.-]+", name) or not folder or name in (BARE, OURS, FLOOR):
+    if not re.fullmatch(r"[\w.-]+", name) or not folder or name in (BARE, OURS, ORDINARY, FLOOR):
         raise argparse.ArgumentTypeError(f"{text}: give NAME=FOLDER, with a name of its own")
     if not (Path(folder) / "serving").is_dir():
         raise argparse.ArgumentTypeError(f"{text}: there is no folder 'serving' in it; give that of a working tree")
@@ -299,7 +299,10 @@ def _parse(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--peers", type=Path, default=Path(".peer-serving"), help="their environment")
     parser.add_argument(
-        "--contestants", nargs="+", default=[BARE, OURS, FLOOR], help="the first is what others are compared with"
+        "--contestants",
+        nargs="+",
+        default=[BARE, OURS, ORDINARY, FLOOR],
+        help="the first is what others are compared with",
     )
     parser.add_argument("--checkout", type=_checkout, action="append", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--rate", type=float, default=57.0, help="requests per second at the common rate")

@@ -33,7 +33,7 @@ from typing import Any
 from benchmarks.serving.bench import Bench, Setting
 from benchmarks.serving.outcomes import median
 from benchmarks.serving.search import RateSearch
-from benchmarks.serving.servers import OURS, Server, all_servers
+from benchmarks.serving.servers import ORDINARY, OURS, Server, all_servers
 from benchmarks.serving.store import Cell, Store
 from benchmarks.serving.table import render
 from benchmarks.serving.undisturbed import was_stolen
@@ -199,7 +199,7 @@ def _servers(arguments: argparse.Namespace, setting: Setting) -> list[Server]:
         precision=setting.precision,
         limit_seconds=setting.limit_seconds,
     )
-    names = arguments.servers or list(known)
+    names = arguments.servers or [name for name in known if name != ORDINARY]
     if unknown := set(names) - set(known):
         raise SystemExit(f"no server {sorted(unknown)[0]!r}. Choose among: {', '.join(known)}")
     if any(not known[name].is_ours for name in names) and not python.exists():
@@ -261,7 +261,7 @@ def _parse(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--peers", type=Path, default=Path(".peer-serving"), help="their environment; made if missing")
     parser.add_argument("--output", type=Path, default=Path("serving.json"), help="the table goes beside it")
     parser.add_argument("--texts", type=Path, nargs="+", default=[CORPUS], help=".jsonl with a column text")
-    parser.add_argument("--servers", nargs="+", metavar="NAME", help="default: all")
+    parser.add_argument("--servers", nargs="+", metavar="NAME", help=f"default: all but {ORDINARY}")
     parser.add_argument("--precision", help="default: the bundle's default artifact")
     parser.add_argument("--server-cpus", type=cpu_set, default={0}, help="e.g. 0 or 0,2")
     parser.add_argument("--client-cpus", type=cpu_set, default={1})

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.serving.outcomes import Summary, median
-from benchmarks.serving.servers import FLOOR, OURS
+from benchmarks.serving.servers import FLOOR, ORDINARY, OURS
 from benchmarks.serving.store import Cell, Store
 from benchmarks.serving.undisturbed import was_stolen
 from export.statistics import bootstrap_interval, paired_ratio
@@ -136,7 +136,7 @@ def render(store: Store) -> str:
 
 def goals(figures: Figures, servers: Iterable[str]) -> list[str]:
     """The goals of the server with what was measured; see `_verdict`."""
-    peers = [name for name in servers if name not in (OURS, FLOOR) and figures.rates(name)]
+    peers = [name for name in servers if name not in (OURS, ORDINARY, FLOOR) and figures.rates(name)]
     best = max(peers, key=lambda name: median(list(figures.rates(name).values())), default=None)
     lines = []
     if best is not None:

@@ -123,6 +123,7 @@ class DummyEngine:
                 told(ended.exception() or ended.result())  # type: ignore[arg-type]
 
         def forget() -> None:
+            task.remove_done_callback(tell)
             task.cancel()
 
         task.add_done_callback(tell)

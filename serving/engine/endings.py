@@ -33,6 +33,7 @@ async def wait_for_answer(engine: Engine, work: Work) -> Answered:
         return await future
     finally:
         forget()
+        del future  # an exception knows this frame, and the future knows the exception
 
 
 def _settle(future: asyncio.Future[Answered], ending: Answered | Exception) -> None:

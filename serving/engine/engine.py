@@ -7,6 +7,7 @@ lane hands the answer back. The lane tokenises the text itself just before it ru
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -126,8 +127,9 @@ class LaneEngine:
         items = tuple(order.ticket.items)
         woken = self._crew.submit(order)
         if self._tokenisers is not None and len(woken) < len(items):
-            for item in items[len(woken) :]:  # a lane that needs one of them first tokenises it itself
-                self._tokenisers.submit(tokenise, served, item)
+            with contextlib.suppress(RuntimeError):  # no thread left: lanes tokenise what they find untokenised
+                for item in items[len(woken) :]:
+                    self._tokenisers.submit(tokenise, served, item)
         self._deadlines.watch(order)
         for lane in woken:  # last: a lane finds the interpreter lock free the sooner
             lane.wake()

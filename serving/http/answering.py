@@ -121,15 +121,16 @@ class Answering:
 
     def facts(self, bundle: Bundle) -> Facts:
         """What answers say of a bundle; those of the last one are kept."""
-        if self._known.bundle() is not bundle:
+        known = self._known  # read once: an answer that a thread writes asks, too
+        if known.bundle() is not bundle:
             model = ModelInfo(bundle.manifest.name, bundle.manifest.version, bundle.artifact.precision)
             headers = (
                 (b"x-model-name", _in_header(model.name)),
                 (b"x-model-version", _in_header(model.version)),
                 (b"x-model-precision", _in_header(model.precision)),
             )
-            self._known = Facts(weakref.ref(bundle), model, headers)
-        return self._known
+            known = self._known = Facts(weakref.ref(bundle), model, headers)
+        return known
 
 
 async def written(answered: Answered, write: Callable[[], Body]) -> Body:

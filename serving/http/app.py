@@ -1,8 +1,8 @@
 """The ASGI application: one dictionary look-up from path and method to a handler, and one place where answers leave.
 
-It starts no thread and knows no server; the engine's life is its owner's. Two things pass between it and the server's
-protocol class (`serving.http.protocol_limits`) through `scope["state"]`: until when a body is waited for, and why a
-request was cancelled.
+It starts no thread and knows no server; the engine's life is its owner's. Three things pass between it and the server's
+protocol class (`serving.http.protocol_limits`) through `scope["state"]`: until when a body is waited for, why a
+request was cancelled, and how it began, where the fast path may learn from it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from serving.http.native import NativeApi
 from serving.http.openapi import Description
 from serving.http.page import TryPage
 from serving.http.replies import cancelled, failed, headers_of
-from serving.http.request import HEAD, REASON, Message, Receive, Reply, Request, RequestIds, Send
+from serving.http.request import FIRST_BYTES, REASON, Message, Receive, Reply, Request, RequestIds, Send
 from serving.http.tei import TeiApi
 
 if TYPE_CHECKING:
@@ -121,9 +121,8 @@ class Application:
             reply = cancelled(scope["state"].get(REASON), is_sending, _form(route, request))
             await self._send(send, request, request_id, reply)
         self._finish(request, route.template, request_id, reply)
-        head = scope["state"].get(HEAD)
-        if self.fast_path is not None and reply.status == 200 and route.template == ROUTE and head is not None:
-            self.fast_path.learn(head, scope["headers"], request)
+        if self.fast_path is not None and reply.status == 200 and route.template == ROUTE:
+            self.fast_path.learn(scope["state"].pop(FIRST_BYTES, b""), scope["headers"], request)
 
     def refused(self, status: int, code: str) -> None:
         """Count what the server's protocol refused before it was a request (see `protocol_limits.protocol_class`)."""

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from serving.engine.contract import Answered, Engine, Work
+from serving.engine.tickets import SMALL_TEXTS
 from serving.http.answering import Answering, is_large
 from serving.http.exchange import Connection, head_of
 from serving.http.limits import DEADLINE_HEADER, check_texts, deadline_seconds
@@ -34,15 +35,17 @@ if TYPE_CHECKING:
     from serving.operations.settings import ServerSettings
 
 ROUTE = "/v1/predict"
-SMALL_TEXTS = 4
-"""Texts of a request that is taken here, at most."""
+SMALL_BODY_BYTES = 8192
+"""What is larger takes the ordinary way unread: it may hold many texts, and would be decoded twice."""
 KNOWN_HEADS = 256
 LONGEST_HEAD_BYTES = 2048
+PAUSE_SECONDS = 600.0
+"""Without learning, where heads have proved not to come again."""
 _REQUEST_LINE = b"POST %b HTTP/1.1" % ROUTE.encode()
 _END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length: ?(\d{1,9})\r\n", re.IGNORECASE)
-_NEVER = frozenset([b"authorization", b"cookie", b"expect", b"proxy-authorization", b"transfer-encoding", b"x-api-key"])
-"""Headers that ask for more than an answer, or whose values are not to stay in memory."""
+_NEVER = re.compile(rb"auth|cookie|credential|expect|key|password|secret|session|token|transfer-encoding")
+"""In names of headers that ask for more than an answer, or whose values are not to stay in memory."""
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +75,8 @@ class FastPath:
         self.ids = ids
         self._settings = settings
         self._heads: dict[bytes, Head] = {}
-        self._is_learning = True
-        self._num_before = 0
+        self._learns_from = 0.0  # `time.monotonic()` seconds
+        self._num_before = 0  # fast requests when the heads began to be learnt
 
     @staticmethod
     def suits(settings: ServerSettings) -> bool:
@@ -83,28 +86,32 @@ class FastPath:
     def learn(self, data: bytes, parsed: Sequence[Header], request: Request) -> None:
         """Know a head from now on, if there is nothing to it but what was parsed.
 
-        Where heads rarely come again (an id of its own in each), learning ends: it would only cost.
+        Where heads rarely come again (an id of its own in each), learning rests: it would only cost.
 
         Args:
-            data: what came of a request that was answered on the ordinary way.
+            data: how a request began that was answered on the ordinary way; empty where it is not to be learnt from.
             parsed: its headers as the HTTP parser read them.
             request: the same for the application.
         """
-        if not self._is_learning or (found := _split(data)) is None or not _is_plain(data[: found[1]], parsed):
+        if not data or request.started < self._learns_from or (found := _split(data)) is None:
+            return
+        key, end, _ = found
+        if key in self._heads or not _is_plain(data[:end], parsed):
             return
         if len(self._heads) >= KNOWN_HEADS:
-            self._is_learning = self.metrics.fast_requests - self._num_before >= KNOWN_HEADS
+            num_taken = self.metrics.fast_requests - self._num_before
             self._num_before = self.metrics.fast_requests
-            if not self._is_learning:
-                return
             self._heads.clear()
+            if num_taken < KNOWN_HEADS:
+                self._learns_from = request.started + PAUSE_SECONDS
+                return
         settings = self._settings
         wished = request.headers.get(DEADLINE_HEADER)
         seconds = deadline_seconds(wished, settings.default_deadline_ms, settings.max_deadline_ms)
-        self._heads[found[0]] = Head(seconds, request.headers.get(b"x-request-id"))
+        self._heads[key] = Head(seconds, request.headers.get(b"x-request-id"))
 
-    def take(self, connection: Connection, data: bytes) -> FastExchange | None:
-        """The exchange of a request that is whole, small and right, and whose head is known; else None.
+    def take(self, connection: Connection, data: bytes) -> tuple[FastExchange, Work] | None:
+        """The exchange of a request that is whole, small and right, and whose head is known, with its work; else None.
 
         Args:
             connection: on which nothing is under way.
@@ -113,20 +120,18 @@ class FastPath:
         if (found := _split(data)) is None:
             return None
         key, end, length = found
-        head = self._heads.get(key)
-        if head is None or len(data) - end != length or length > self._settings.limits.body_bytes:
+        head, limits = self._heads.get(key), self._settings.limits
+        if head is None or len(data) - end != length or length > min(SMALL_BODY_BYTES, limits.body_bytes):
             return None
         started = time.monotonic()
         try:
             asked = self.native.read(data[end:])
             work = Work(texts_of(asked), tasks_of(asked), started + head.seconds)
-            if len(work.texts) > SMALL_TEXTS:
-                return None
-            check_texts(work.texts, SMALL_TEXTS, self._settings.limits.characters)
+            check_texts(work.texts, min(SMALL_TEXTS, limits.texts), limits.characters)
         except Exception:  # noqa: BLE001 - the ordinary way finds the same, and says it
             return None
         self.metrics.fast_requests += 1
-        return FastExchange(self, connection, asked, work, started, self.ids.choose(head.request_id))
+        return FastExchange(self, connection, asked, started, self.ids.choose(head.request_id)), work
 
 
 class FastExchange:
@@ -145,7 +150,6 @@ class FastExchange:
         "_request_id",
         "_started",
         "_task",
-        "_work",
         "keep_alive",
         "response_started",
     )
@@ -155,7 +159,6 @@ class FastExchange:
         path: FastPath,
         connection: Connection,
         asked: PredictRequest,
-        work: Work,
         started: float,
         request_id: bytes,
     ) -> None:
@@ -165,16 +168,15 @@ class FastExchange:
         self._path = path
         self._connection = connection
         self._asked = asked
-        self._work = work
         self._started = started
         self._request_id = request_id
         self._forget: Callable[[], None] | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def begin(self) -> None:
+    def begin(self, work: Work) -> None:
         """Hand the request to the engine."""
         try:
-            self._forget = self._path.engine.begin(self._work, self._tell)
+            self._forget = self._path.engine.begin(work, self._tell)
         except Exception as error:  # noqa: BLE001 - every failure becomes an answer
             self._fail(error)
 
@@ -200,9 +202,10 @@ class FastExchange:
 
     def _tell(self, ending: Answered | Exception) -> None:
         """Answer; called by the engine, which is told nothing of what goes wrong here."""
+        if isinstance(ending, Exception):  # not raised: it would know this frame, and the frame knows it
+            self._fail(ending)
+            return
         try:
-            if isinstance(ending, Exception):
-                raise ending
             self._path.metrics.answered(ending, sum(ending.tokens))
             if is_large(ending):
                 self._task = self._connection.loop.create_task(self._answer_later(ending))
@@ -221,22 +224,26 @@ class FastExchange:
 
     def _fail(self, error: Exception) -> None:
         if self.response_started:
-            logger.error("the connection of an answered request failed", exc_info=error)
+            logger.error("a request failed after its answer", exc_info=error)
             return
         self._finish(failed(error, "native", ROUTE, self._request_id))
 
     def _finish(self, reply: Reply) -> None:
-        """Write the answer, count it, and leave the connection to the next request."""
+        """Write the answer, count it, and leave the connection to the next request; where that fails, end it."""
         self.response_started = True
         self._forget = None
         connection = self._connection
-        headers = [*connection.server_state.default_headers, *headers_of(reply, self._request_id)]
-        self.keep_alive, head = head_of(reply.status, headers, keep_alive=self.keep_alive)
-        connection.transport.write(head + reply.body)
-        self._count(reply)
-        if not self.keep_alive:
+        try:
+            headers = [*connection.server_state.default_headers, *headers_of(reply, self._request_id)]
+            self.keep_alive, head = head_of(reply.status, headers, keep_alive=self.keep_alive)
+            connection.transport.write(head + reply.body)
+            self._count(reply)
+            if not self.keep_alive:
+                connection.transport.close()
+            connection.on_response_complete()
+        except Exception:
+            logger.exception("an answer could not be written")
             connection.transport.close()
-        connection.on_response_complete()
 
     def _count(self, reply: Reply) -> None:
         self._path.metrics.finished(ROUTE, reply.status, time.monotonic() - self._started, reply.code)
@@ -263,4 +270,4 @@ def _is_plain(head: bytes, parsed: Sequence[Header]) -> bool:
             return False
         read.append((name.lower(), value.strip(b" \t")))
     names = [name for name, _ in read]
-    return read == list(parsed) and names.count(b"content-length") == 1 and _NEVER.isdisjoint(names)
+    return read == list(parsed) and names.count(b"content-length") == 1 and not _NEVER.search(b"\n".join(names))

@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 from urllib.parse import unquote
 
 import httptools
@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.http.exchange import Exchange
 from serving.http.fast_path import LONGEST_HEAD_BYTES, FastExchange, FastPath
-from serving.http.request import CLIENT_LEFT, HEAD, REQUEST_TIMEOUT
+from serving.http.request import CLIENT_LEFT, FIRST_BYTES, REQUEST_TIMEOUT
 
 if TYPE_CHECKING:
     from serving.operations.settings import Limits
@@ -96,7 +96,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._is_ending = False
         self._num_bytes = 0
         self._held = b""
-        self._read = b""
+        self._first_bytes = b""
         self._is_refused = len(self.connections) > self.limits.connections
         if type(self).sweep is None:
             self._sweep_later()
@@ -146,13 +146,14 @@ class LimitedProtocol(HttpToolsProtocol):
         path = self.fast_path
         if path is None or self._is_ending or self.flow.write_paused:
             return False
-        exchange = path.take(self, data)
-        if exchange is None:
-            self._read = data[:LONGEST_HEAD_BYTES]
+        taken = path.take(self, data)
+        if taken is None:
+            self._first_bytes = data[:LONGEST_HEAD_BYTES]
             return False
+        exchange, work = taken
         self._since = self._idle_since = None
         self._open.append(exchange)
-        exchange.begin()
+        exchange.begin(work)
         return True
 
     def _parse(self, data: bytes) -> None:
@@ -178,10 +179,10 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.abort()
             return
         self._last = exchange = self._make_exchange()
-        if self._read:
+        if self._first_bytes:
             if exchange.keep_alive:
-                exchange.scope["state"][HEAD] = self._read
-            self._read = b""
+                exchange.scope["state"][FIRST_BYTES] = self._first_bytes
+            self._first_bytes = b""
         self._in_head = False
         self._in_body = True
         self._open.append(exchange)
@@ -222,9 +223,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.flow.read_paused:
             self.flow.resume_reading()
         if self._open:
-            following = self._open[0]
-            if isinstance(following, Exchange):  # the fast path takes none that waits
-                following.begin(self.app)
+            cast("Exchange", self._open[0]).begin(self.app)  # the fast path takes none that has to wait
         else:
             self._idle_since = self.loop.time()
 

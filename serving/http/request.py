@@ -29,8 +29,8 @@ REASON = "compressor.reason"
 """The same, of the protocol: why it cancels the task that answers a request, one of these two."""
 REQUEST_TIMEOUT = "request_timeout"
 CLIENT_LEFT = "client_left"
-HEAD = "compressor.head"
-"""The same: the request's head as it came, where the fast path may learn it."""
+FIRST_BYTES = "compressor.first_bytes"
+"""The same: how the request began, where the fast path may learn its head."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _encode = msgspec.json.Encoder().encode
 

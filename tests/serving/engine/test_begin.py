@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -13,6 +14,7 @@ import pytest
 from serving.engine.contract import Answered, Engine, Expired, NotReady, Work
 from serving.engine.dummy import DummyEngine
 from serving.engine.engine import LaneEngine
+from serving.engine.orders import Order
 from serving.errors import UserError
 
 Make = Callable[..., LaneEngine]
@@ -149,3 +151,84 @@ def test_a_drain_waits_for_what_nobody_awaits(held: Held) -> None:
         assert isinstance(endings[0], Answered)
 
     _play(scene())
+
+
+def test_a_tokeniser_that_cannot_start_harms_no_request(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Admitted and then refused, a request would be answered twice."""
+    engine = make("int8", lanes=1, tokenisers=1)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(engine._tokenisers, "submit", fail)
+
+    async def scene() -> None:
+        endings: Endings = []
+        engine.begin(_work("refund", "thanks", "please"), endings.append)
+        await _until(lambda: endings)
+        assert isinstance(endings[0], Answered)
+        assert engine.load().requests == 0
+
+    _play(scene())
+
+
+def test_a_request_that_is_forgotten_when_its_end_is_on_the_way_is_not_told(make: Make) -> None:
+    """The lane has handed the answer over, and the event loop has not come to it."""
+    engine = make("int8", lanes=1)
+
+    async def scene() -> None:
+        endings: Endings = []
+        forget = engine.begin(_work("refund"), endings.append)
+        while not engine.load().counters["requests_answered"]:
+            time.sleep(0.001)
+        forget()
+        await asyncio.sleep(PAUSE_SECONDS)
+        assert not endings
+        assert engine.load().counters["requests_cancelled"] == 0
+
+    _play(scene())
+
+
+def test_a_close_tells_all_that_are_open(held: Held) -> None:
+    """Whoever is not told waits for ever."""
+    engine, has_begun, release = held
+
+    async def scene() -> None:
+        endings: Endings = []
+        for _ in range(3):
+            engine.begin(_work("refund"), endings.append)
+        await _until(has_begun.is_set)
+        engine.close()
+        await _until(lambda: len(endings) == 3)
+        assert {type(ending) for ending in endings} == {NotReady}
+        release.set()
+
+    _play(scene())
+
+
+@pytest.mark.parametrize("way", ["answer", "begin"])
+def test_a_request_whose_time_is_over_leaves_no_circle_behind(held: Held, way: str) -> None:
+    """Collections are rare in a server: an exception that knows its frames would keep a bundle that was swapped."""
+    engine, _, release = held
+
+    async def expire() -> None:
+        endings: Endings = []
+        if way == "begin":
+            engine.begin(_work("refund", patience=0.03), endings.append)
+            await _until(lambda: endings)
+            return
+        with pytest.raises(Expired):
+            await engine.answer(_work("refund", patience=0.03))
+
+    async def scene() -> None:
+        for _ in range(3):
+            await asyncio.ensure_future(expire())
+        release.set()
+        await _until(lambda: not any(isinstance(found, Order) for found in gc.get_objects()))
+
+    gc.collect()
+    gc.disable()
+    try:
+        _play(scene())
+    finally:
+        gc.enable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -10,10 +11,15 @@ from typing import Any
 
 import pytest
 
+from serving.engine.dummy import DummyEngine
 from serving.errors import UserError
+from serving.http.app import create_app
+from serving.http.protocol_limits import protocol_class
 from serving.operations import web
 from serving.operations.listen import listen, refuse_new, url_of
+from serving.operations.settings import Limits, ServerSettings
 from serving.operations.web import WebServer, web_config
+from tests.serving.http.wire import post
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 OK = b"HTTP/1.1 200 OK"
@@ -257,3 +263,43 @@ def test_an_address_that_is_not_to_be_had_is_the_users_to_mend() -> None:
             listen("127.0.0.1", port, "admin_port")
     with pytest.raises(UserError, match=r"cannot listen on 192\.0\.2\.1:0: .*--host"):
         listen("192.0.2.1", 0)
+
+
+@pytest.mark.parametrize(("delay", "status", "num_given_up"), [(0.3, b"200", 0), (20.0, b"503", 1)])
+def test_a_request_on_the_fast_path_is_answered_at_the_end(
+    caplog: pytest.LogCaptureFixture, delay: float, status: bytes, num_given_up: int
+) -> None:
+    """It has no task that the end could wait for, or cancel."""
+    engine = DummyEngine()
+    ours = create_app(engine, ServerSettings())
+    request = post()
+
+    async def main() -> None:
+        with listen("127.0.0.1", 0) as listener:
+            http = protocol_class(Limits(), ours.refused, ours.fast_path)
+            config = web_config(ours, idle_seconds=30, http=http)
+            server = WebServer(config, grace_seconds=0.0, drain_seconds=2.0)
+            serving = asyncio.create_task(server.serve([listener]))
+            reader, writer = await asyncio.open_connection("127.0.0.1", listener.getsockname()[1])
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(re.findall(rb"content-length: (\d+)", head)[0]))
+            engine.delay_seconds = delay
+            writer.write(request)
+            while len(engine.received) < 2:
+                await asyncio.sleep(0.01)
+            server.stop()
+            answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 " + status)
+            writer.close()
+            assert answer.count(b"HTTP/1.1") == answer.count(b"connection: close") == 1
+            await serving
+
+    with asyncio.Runner(loop_factory=web_config(ours, idle_seconds=1).get_loop_factory()) as runner:
+        runner.run(asyncio.wait_for(main(), 30))
+    assert ours.fast_path is not None
+    assert ours.fast_path.metrics.fast_requests == 1
+    assert engine.cancelled == num_given_up
+    told = [record.getMessage() for record in caplog.records if "given up" in record.getMessage()]
+    assert len(told) == num_given_up
+    assert all("1 request(s)" in message for message in told)
