@@ -92,7 +92,10 @@ def answer_rows(logits: ArrayLike, task: TaskSpec, top_k: int | None = None) -> 
     if top_k is not None and top_k < 1:
         raise UserError(f"top_k is {top_k}; it is the number of labels to show, at least 1. Leave it out for all")
     if task.type == "classification" and len(task.labels) < MANY_LABELS:
-        return [_choose(row, task, top_k) for row in np.asarray(logits).tolist()]
+        answers = []
+        for row in np.asarray(logits).tolist():  # no comprehension: before Python 3.12 each is a call
+            answers.append(_choose(row, task, top_k))
+        return answers
     decisions = decide(logits, task).tolist()
     if task.type == "regression":
         return [{"value": value} for value in decisions]
@@ -115,9 +118,12 @@ def _answer(decision: Any, row: list[float], order: list[int], task: TaskSpec) -
 def _choose(logits: list[float], task: TaskSpec, top_k: int | None) -> dict[str, Any]:
     """The answer of a classification with few labels; plain floats are faster here than arrays of a dozen numbers."""
     highest, temperature = max(logits), task.temperature
-    powers = [math.exp((logit - highest) / temperature) for logit in logits]
+    powers, scores = [], []
+    for logit in logits:
+        powers.append(math.exp((logit - highest) / temperature))
     total = sum(powers)
-    scores = [power / total for power in powers]
+    for power in powers:
+        scores.append(power / total)
     ranked = sorted(zip(task.labels, scores, strict=True), key=_SCORE, reverse=True)  # equal ones in label order
     best = logits.index(highest)
     return {"label": task.labels[best], "score": scores[best], "scores": dict(ranked[:top_k])}

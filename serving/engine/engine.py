@@ -117,7 +117,9 @@ class LaneEngine:
 
     def begin(self, work: Work, told: Told) -> Callable[[], None]:
         """See `serving.engine.contract.Engine`."""
-        served = self._ready()
+        served = self._served
+        if served is None or self._state != "ready":
+            raise self._not_ready()
         model = served.bundle.model
         tasks = model.choose_tasks(work.tasks)
         model.encoder.check(work.texts)
@@ -180,14 +182,13 @@ class LaneEngine:
         if self._tokenisers is not None:
             self._tokenisers.shutdown(wait=False, cancel_futures=True)
 
-    def _ready(self) -> Served:
-        if self._state != "ready" or self._served is None:
-            raise NotReady(f"the engine is {self.state}")
-        return self._served
+    def _not_ready(self) -> NotReady:
+        return NotReady(f"the engine is {self.state}")
 
     def _check_alive(self) -> None:
         """NotReady also for a failed engine, which has no lane left to serve another bundle with."""
-        self._ready()
+        if self._state != "ready":
+            raise self._not_ready()
         if self._crew.has_failed:
             raise NotReady("the engine has failed; this process is to be restarted")
 

@@ -73,25 +73,22 @@ class Answering:
             return request.started + min(timeout_seconds, settings.max_deadline_ms / 1000)
         return request.started + deadline_seconds(header, settings.default_deadline_ms, settings.max_deadline_ms)
 
-    async def answer(self, request: Request, texts: Texts, tasks: tuple[str, ...] | None, deadline: float) -> Answered:
-        """Answer texts within the request's deadline.
+    async def answer(self, request: Request, work: Work) -> Answered:
+        """Answer what a request asks, within its deadline.
 
         Args:
             request: whose key pays.
-            texts: each of 1 or 2 parts.
-            tasks: to answer; None for all.
-            deadline: `time.monotonic()` seconds.
+            work: what it asks.
 
         Raises:
             HttpError: 429 of the key, 413 for too many or too long texts.
             Exception: what `Engine.answer` raises.
         """
-        limits = self.limits
+        limits, texts = self.limits, work.texts
         check_texts(texts, limits.texts, limits.characters)
         request.texts = len(texts)
         if self.settings.log_texts:
             request.log_texts = texts
-        work = Work(texts, tasks, deadline)
         if request.key is None:
             answered = await self.engine.answer(work)
             request.tokens = sum(answered.tokens)

@@ -25,7 +25,7 @@ from serving.http.answering import Answering, is_large
 from serving.http.exchange import Connection, head_of
 from serving.http.limits import DEADLINE_HEADER, check_texts, deadline_seconds
 from serving.http.metrics import Metrics
-from serving.http.native import NativeApi, tasks_of, texts_of
+from serving.http.native import NativeApi, work_of
 from serving.http.replies import cancelled, failed, headers_of
 from serving.http.request import CLIENT_LEFT, Reply, Request, RequestIds
 
@@ -76,7 +76,8 @@ class FastPath:
         self._settings = settings
         self._heads: dict[bytes, Head] = {}
         self._learns_from = 0.0  # `time.monotonic()` seconds
-        self._num_before = 0  # fast requests when the heads began to be learnt
+        self._has_rested = False  # since the heads began to be learnt
+        self._num_before = 0  # fast requests at that time
 
     @staticmethod
     def suits(settings: ServerSettings) -> bool:
@@ -86,7 +87,8 @@ class FastPath:
     def learn(self, data: bytes, parsed: Sequence[Header], request: Request) -> None:
         """Know a head from now on, if there is nothing to it but what was parsed.
 
-        Where heads rarely come again (an id of its own in each), learning rests: it would only cost.
+        Where heads rarely come again (an id of its own in each), learning rests, since it would only cost; those that
+        are known stay known meanwhile.
 
         Args:
             data: how a request began that was answered on the ordinary way; empty where it is not to be learnt from.
@@ -100,11 +102,11 @@ class FastPath:
             return
         if len(self._heads) >= KNOWN_HEADS:
             num_taken = self.metrics.fast_requests - self._num_before
-            self._num_before = self.metrics.fast_requests
-            self._heads.clear()
-            if num_taken < KNOWN_HEADS:
-                self._learns_from = request.started + PAUSE_SECONDS
+            if num_taken < KNOWN_HEADS and not self._has_rested:
+                self._learns_from, self._has_rested = request.started + PAUSE_SECONDS, True
                 return
+            self._heads.clear()
+            self._num_before, self._has_rested = self.metrics.fast_requests, False
         settings = self._settings
         wished = request.headers.get(DEADLINE_HEADER)
         seconds = deadline_seconds(wished, settings.default_deadline_ms, settings.max_deadline_ms)
@@ -117,7 +119,8 @@ class FastPath:
             connection: on which nothing is under way.
             data: all that came on it since the last request.
         """
-        if (found := _split(data)) is None:
+        found = _split(data)
+        if found is None:
             return None
         key, end, length = found
         head, limits = self._heads.get(key), self._settings.limits
@@ -126,7 +129,7 @@ class FastPath:
         started = time.monotonic()
         try:
             asked = self.native.read(data[end:])
-            work = Work(texts_of(asked), tasks_of(asked), started + head.seconds)
+            work = work_of(asked, started + head.seconds)
             check_texts(work.texts, min(SMALL_TEXTS, limits.texts), limits.characters)
         except Exception:  # noqa: BLE001 - the ordinary way finds the same, and says it
             return None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from serving.answers import decide, probabilities
 from serving.bundle import Bundle
-from serving.engine.contract import Answered
+from serving.engine.contract import Answered, Work
 from serving.http.answering import Answering, Texts, written
 from serving.http.errors import HttpError
 from serving.http.limits import check_depth
@@ -149,7 +149,7 @@ class InferenceV2Api:
         wishes, outputs = _wishes(asked, outputs_of(bundle))
         tasks = tuple(dict.fromkeys(outputs[name].task.name for name in wishes))
         deadline = self._answering.deadline(request, _timeout(asked.parameters))
-        answered = await self._answering.answer(request, texts, tasks, deadline)
+        answered = await self._answering.answer(request, Work(texts, tasks, deadline))
         head, tail = await written(answered, lambda: _write(answered, wishes, outputs, asked.id))
         headers = self._answering.headers(request.started, answered)
         if not any(wishes.values()):

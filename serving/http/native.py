@@ -6,7 +6,7 @@ from importlib import metadata
 
 import msgspec
 
-from serving.engine.contract import Answered, NotReady
+from serving.engine.contract import Answered, NotReady, Work
 from serving.http.answering import Answering, Texts, written
 from serving.http.errors import RESTART_SECONDS, HttpError, retry_after
 from serving.http.limits import check_depth
@@ -39,7 +39,7 @@ class NativeApi:
         answering = self._answering
         deadline = answering.deadline(request)
         asked = self.read(await request.read_json(self._limits, deadline))
-        answered = await answering.answer(request, texts_of(asked), tasks_of(asked), deadline)
+        answered = await answering.answer(request, work_of(asked, deadline))
         return await written(answered, lambda: self.reply_to(asked, answered, request.started))
 
     def read(self, body: bytes) -> PredictRequest:
@@ -105,17 +105,14 @@ def server_version() -> str:
     return metadata.version("compressor-toolchain")
 
 
-def texts_of(asked: PredictRequest) -> Texts:
-    """The texts of a request, each of 1 or 2 parts."""
+def work_of(asked: PredictRequest, deadline: float) -> Work:
+    """What a request asks of the engine, until `deadline` (`time.monotonic()` seconds)."""
     text = asked.text
     if isinstance(text, str):
-        return ((text,),)
-    return tuple((part,) if isinstance(part, str) else part for part in text)
-
-
-def tasks_of(asked: PredictRequest) -> tuple[str, ...] | None:
-    """The tasks that a request wants answered; None for all."""
-    return None if asked.tasks is None else tuple(asked.tasks)
+        texts: Texts = ((text,),)
+    else:
+        texts = tuple((part,) if isinstance(part, str) else part for part in text)
+    return Work(texts, None if asked.tasks is None else tuple(asked.tasks), deadline)
 
 
 def _raw_rows(answered: Answered) -> list[dict[str, list[float]]]:

@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Meta
 
 from serving.answers import probabilities
-from serving.engine.contract import Answered
+from serving.engine.contract import Answered, Work
 from serving.http.answering import Answering, Texts, written
 from serving.http.errors import HttpError
 from serving.http.limits import check_depth
@@ -74,7 +74,7 @@ class TeiApi:
         bundle = self._answering.engine.bundle
         task = _choose_task(bundle.manifest.tasks, request.query("task"))
         _check_direction(asked.truncation_direction, bundle.manifest.inputs.truncation_side)
-        answered = await self._answering.answer(request, texts, (task.name,), deadline)
+        answered = await self._answering.answer(request, Work(texts, (task.name,), deadline))
         if asked.truncate is False:
             _refuse_truncated(answered)
 
