@@ -144,7 +144,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _take_fast(self, data: bytes) -> bool:
         """Whether the fast path took what came; where it did not, it may learn the head."""
         path = self.fast_path
-        if path is None or self._is_ending or self.flow.write_paused:
+        if path is None or self.flow.write_paused:
             return False
         taken = path.take(self, data)
         if taken is None:

@@ -407,6 +407,28 @@ def test_a_request_in_the_body_of_another_is_a_body(pair: tuple[Asker, Asker]) -
     assert fast.ask().status == 200
 
 
+def test_a_request_in_the_body_of_one_that_was_answered_early_is_a_body(pair: tuple[Asker, Asker]) -> None:
+    """Nothing is under way then, and what comes looks like a request all the same."""
+    fast, _ = pair
+    fast.client.sendall(post(b"", "/nowhere", length=len(post())))
+    assert fast.read().status == 404
+    fast.client.sendall(post())
+    time.sleep(0.2)
+    assert fast.num_fast == 0
+    answer = fast.ask()
+    assert (answer.status, fast.num_fast) == (200, 1), "one answer, to the request behind the body"
+
+
+def test_a_request_in_the_head_of_another_is_a_header(pair: tuple[Asker, Asker]) -> None:
+    """A proxy that lets such a header through has let one request through, and not two."""
+    fast, _ = pair
+    fast.client.sendall(b"GET /livez HTTP/1.1\r\nx-a: ")
+    time.sleep(0.1)
+    fast.client.sendall(post())
+    answer = fast.read()
+    assert (answer.json, fast.num_fast) == ({"status": "alive"}, 0)
+
+
 def _two(client: socket.socket) -> list[str]:
     """The labels with which two requests of other texts are answered, in the order of the answers."""
     return [str(body["answers"][0]["topic"]["score"]) for _, body in read_answers(client, 2)]
@@ -568,6 +590,47 @@ def test_limits_hold_to_the_last_unit(
     assert asker.ask(json.dumps(refused).encode()).status == 413
     assert asker.num_fast == 1
     asker.client.close()
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["first on its connection", "after others"])
+def test_the_time_that_an_answer_takes_is_not_the_clients(run_server: Run, is_first: bool) -> None:
+    """A connection that waits for its answer is neither slow nor silent, and neither is it afterwards."""
+    engine = DummyEngine()
+    limits = Limits(header_seconds=0.4, idle_seconds=0.8)
+    server = run_server(engine, limits)
+    asker = Asker(server)
+    asker.ask()
+    if is_first:
+        asker.client.close()
+        asker = Asker(server)
+    engine.delay_seconds = 1.5
+    assert asker.ask().status == 200
+    engine.delay_seconds = 0.0
+    time.sleep(0.6)
+    assert asker.ask().status == 200
+    assert asker.num_fast == 2
+    time.sleep(2.0)
+    assert asker.client.recv(1) == b"", "the connection was silent for longer than the limit"
+    asker.client.close()
+
+
+def test_a_client_that_does_not_read_is_answered_when_it_does(pair: tuple[Asker, Asker]) -> None:
+    """The ordinary way waits for it; answers would pile up otherwise."""
+    fast, _ = pair
+    connection: Any = next(iter(fast.server.server.server_state.connections))
+    connection.loop.call_soon_threadsafe(connection.flow.pause_writing)
+    wait_for(lambda: bool(connection.flow.write_paused))
+    fast.client.sendall(post())
+    time.sleep(0.2)
+    fast.client.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        fast.client.recv(1)
+    fast.client.settimeout(5)
+    connection.loop.call_soon_threadsafe(connection.flow.resume_writing)
+    assert fast.read().status == 200
+    assert fast.num_fast == 0
+    assert fast.ask().status == 200
+    assert fast.num_fast == 1
 
 
 def test_a_large_body_is_left_unread(pair: tuple[Asker, Asker]) -> None:
