@@ -324,3 +324,20 @@ def test_a_text_that_starts_at_once_leaves_the_scheduler_as_one_that_waited() ->
         scheduler.finish(ticket.items, 1.0)
         found[-1] += [scheduler.running, scheduler.wait_seconds, scheduler.pace]
     assert found[0] == found[1]
+
+
+def test_a_text_goes_past_no_other_that_waits(set_stage: Set) -> None:
+    """Lanes that were woken have not taken theirs yet: one that comes later, or is due later, is not to be first."""
+    stage = set_stage(lambda input_ids: None, lanes=4)
+
+    async def scene() -> None:
+        wait_for(lambda: len(stage.crew._idle) == 4)
+        first, second = stage.order("text", "text", "text"), stage.order("text")
+        lanes = [*stage.crew.submit(first), *stage.crew.submit(second)]
+        assert len(lanes) == 4
+        load = stage.crew.load()
+        assert (load.running, load.queued_texts) == (0, 4)
+        wake(lanes)
+        assert [type(await ending(order)) for order in (first, second)] == [Answered, Answered]
+
+    play(scene)
