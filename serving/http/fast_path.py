@@ -5,8 +5,8 @@ once, on the ordinary way through the HTTP parser and the ASGI application; wher
 learnt. The next request with the same head needs neither, and no task either: its body is decoded, the engine begins
 it, and the engine's call writes the answer. What that saves is in docs/decisions/0023.
 
-Nothing else may differ. Whatever is not the plain case, a body in parts, pipelined, large or wrong, takes the ordinary
-way from its first byte; so does every request where keys, origins or an access log are to be looked at.
+Nothing else may differ. Whatever is not the plain case, pipelined, large, wrong, or slow to come, takes the ordinary way
+from its first byte; so does every request where keys, origins or an access log are to be looked at.
 """
 
 from __future__ import annotations
@@ -62,6 +62,20 @@ class Head(NamedTuple):
     request_id: bytes | None
 
 
+class Found(NamedTuple):
+    """A known head at the beginning of what came.
+
+    Attributes:
+        head: what it says.
+        body_start: where it ends.
+        missing: bytes of the body that are still to come; below 0 where more came than that.
+    """
+
+    head: Head
+    body_start: int
+    missing: int
+
+
 class FastPath:
     """The heads that one server knows, and what a request passes on this way; for the event loop's thread."""
 
@@ -112,23 +126,29 @@ class FastPath:
         seconds = deadline_seconds(wished, settings.default_deadline_ms, settings.max_deadline_ms)
         self._heads[key] = Head(seconds, request.headers.get(b"x-request-id"))
 
-    def take(self, connection: Connection, data: bytes) -> tuple[FastExchange, Work] | None:
-        """The exchange of a request that is whole, small and right, and whose head is known, with its work; else None.
+    def find(self, data: bytes) -> Found | None:
+        """The known head of a small request with which `data` begins; None for anything else."""
+        split = _split(data)
+        if split is None:
+            return None
+        key, end, length = split
+        head = self._heads.get(key)
+        if head is None or length > min(SMALL_BODY_BYTES, self._settings.limits.body_bytes):
+            return None
+        return Found(head, end, length - len(data) + end)
+
+    def take(self, connection: Connection, head: Head, body: bytes, started: float) -> tuple[FastExchange, Work] | None:
+        """The exchange of a request with its work; None when its body is wrong or has many texts.
 
         Args:
             connection: on which nothing is under way.
-            data: all that came on it since the last request.
+            head: of the request.
+            body: whole.
+            started: when the head came, `time.monotonic()` seconds.
         """
-        found = _split(data)
-        if found is None:
-            return None
-        key, end, length = found
-        head, limits = self._heads.get(key), self._settings.limits
-        if head is None or len(data) - end != length or length > min(SMALL_BODY_BYTES, limits.body_bytes):
-            return None
-        started = time.monotonic()
+        limits = self._settings.limits
         try:
-            asked = self.native.read(data[end:])
+            asked = self.native.read(body)
             work = work_of(asked, started + head.seconds)
             check_texts(work.texts, min(SMALL_TEXTS, limits.texts), limits.characters)
         except Exception:  # noqa: BLE001 - the ordinary way finds the same, and says it

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -38,6 +39,8 @@ PAUSE_SECONDS = 0.25
 REFUSED_SECONDS = 1.0
 """How long a connection too many may be silent before the next look closes it."""
 SMALL_READ_BYTES = 4096
+HOLD_SECONDS = 0.02
+"""How long the rest of a body is waited for behind a head that the fast path knows."""
 _UPGRADE = re.compile(rb"(\r\n|\A\n?)upgrade:", re.IGNORECASE)
 """At the start of what comes, too: some clients send a head line by line."""
 _CUT_UPGRADE = re.compile(rb"(?:\r\n|\A\n?)(u(?:p(?:g(?:r(?:a(?:d(?:e)?)?)?)?)?)?)\Z", re.IGNORECASE)
@@ -97,6 +100,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._num_bytes = 0
         self._held = b""
         self._first_bytes = b""
+        self._begun: tuple[bytes, asyncio.TimerHandle] | None = None
+        self._started: float | None = None
         self._is_refused = len(self.connections) > self.limits.connections
         if type(self).sweep is None:
             self._sweep_later()
@@ -104,6 +109,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel what nobody waits for."""
         super().connection_lost(exc)
+        if self._begun is not None:
+            self._end_hold(self._begun)
         for exchange in self._open:
             exchange.disconnect()
             exchange.cancel(CLIENT_LEFT)
@@ -113,6 +120,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Close as soon as what has begun is answered, be it the half of a head."""
         self._is_ending = True
+        self._stop_holding()
         if self._in_head:
             return
         if self._open:
@@ -125,8 +133,15 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._is_refused:
             self._refuse(429)
             return
+        if self._begun is not None:
+            data = self._end_hold(self._begun) + data
         if not (self._open or self._in_head or self._in_body or self._held) and self._take_fast(data):
             return
+        self._started = None
+        self._read(data)
+
+    def _read(self, data: bytes) -> None:
+        """What takes the ordinary way."""
         self._num_bytes += len(data)
         if self._since is None and not self._open:
             self._since = self.loop.time()
@@ -146,15 +161,42 @@ class LimitedProtocol(HttpToolsProtocol):
         path = self.fast_path
         if path is None or self.flow.write_paused:
             return False
-        taken = path.take(self, data)
-        if taken is None:
+        found = path.find(data)
+        if found is None:
             self._first_bytes = data[:LONGEST_HEAD_BYTES]
             return False
+        started = self._started or time.monotonic()
+        if found.missing > 0:
+            self._hold(data, started)
+            return True
+        taken = None if found.missing else path.take(self, found.head, data[found.body_start :], started)
+        if taken is None:
+            return False
         exchange, work = taken
-        self._since = self._idle_since = None
+        self._since = self._idle_since = self._started = None
         self._open.append(exchange)
         exchange.begin(work)
         return True
+
+    def _hold(self, data: bytes, started: float) -> None:
+        """Wait a moment for the rest of a body: many clients send head and body apart."""
+        self._started = started
+        self._since = self._idle_since = None
+        left = max(0.0, started + HOLD_SECONDS - time.monotonic())
+        self._begun = data, self.loop.call_later(left, self._stop_holding)
+
+    def _end_hold(self, begun: tuple[bytes, asyncio.TimerHandle]) -> bytes:
+        self._begun = None
+        data, timer = begun
+        timer.cancel()
+        return data
+
+    def _stop_holding(self) -> None:
+        """The rest did not come: from here on it is an ordinary request."""
+        if self._begun is not None:
+            data = self._end_hold(self._begun)
+            self._started = None
+            self._read(data)
 
     def _parse(self, data: bytes) -> None:
         try:

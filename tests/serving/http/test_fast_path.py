@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import http.client
+import itertools
 import json
 import socket
 import threading
@@ -16,7 +18,7 @@ from serving.bundle import Bundle
 from serving.engine.contract import Expired, LaneFailed, NotReady, Overloaded, TooLate
 from serving.engine.dummy import DUMMY_TASK, DummyEngine, dummy_bundle
 from serving.errors import UserError
-from serving.http import answering, fast_path
+from serving.http import answering, fast_path, protocol_limits
 from serving.http.app import create_app
 from serving.http.fast_path import (
     KNOWN_HEADS,
@@ -394,6 +396,116 @@ def test_a_request_in_two_parts_is_answered_ordinarily(pair: tuple[Asker, Asker]
     assert fast.num_fast == 0
     assert fast.ask().status == 200
     assert fast.num_fast == 1
+
+
+def _send_apart(client: socket.socket, request: bytes, *cuts: int) -> None:
+    """In several packets, one right behind the other."""
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for start, end in itertools.pairwise([0, *cuts, len(request)]):
+        client.sendall(request[start:end])
+        time.sleep(0.001)
+
+
+@pytest.fixture
+def patient_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no busy machine is too slow for it."""
+    monkeypatch.setattr(protocol_limits, "HOLD_SECONDS", 3.0)
+
+
+@pytest.mark.usefixtures("patient_hold")
+@pytest.mark.parametrize("cuts", [(-len(BODY),), (-len(BODY), -3), (-2, -1)])
+def test_a_body_that_comes_right_behind_its_head_is_waited_for(
+    pair: tuple[Asker, Asker], cuts: tuple[int, ...]
+) -> None:
+    """The most common clients of Python send head and body apart."""
+    fast, ordinary = pair
+    for number in (1, 2):
+        for asker in pair:
+            _send_apart(asker.client, post(), *(len(post()) + cut for cut in cuts))
+        assert _is_like(fast.read(), ordinary.read())
+        assert fast.num_fast == number
+
+
+@pytest.mark.usefixtures("patient_hold")
+def test_a_client_that_keeps_its_connection_takes_the_fast_path(run_server: Run) -> None:
+    """With the standard library's own client."""
+    server = run_server(DummyEngine(), PATIENT)
+    client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    for _ in range(5):
+        client.request("POST", "/v1/predict", BODY, {"content-type": "application/json"})
+        assert json.loads(client.getresponse().read())["answers"]
+    assert server.app._metrics.fast_requests == 4
+    client.close()
+
+
+@pytest.mark.usefixtures("patient_hold")
+def test_what_is_more_than_the_body_is_the_next_request(pair: tuple[Asker, Asker]) -> None:
+    """Held or not, bytes are read once and in their order."""
+    fast, _ = pair
+    cut = len(post()) - len(BODY)
+    _send_apart(fast.client, post() + post(b'{"text": "refund refund"}'), cut)
+    assert [status for status, _ in read_answers(fast.client, 2)] == [200, 200]
+    assert fast.num_fast == 0
+    assert fast.ask().status == 200
+
+
+def test_a_body_that_does_not_come_ends_as_ordinarily(run_server: Run) -> None:
+    """After a moment nothing is held any more: the limits of time are those of every request."""
+    engine = DummyEngine()
+    head = post()[: -len(BODY)]
+    server = run_server(engine, Limits(header_seconds=0.5))
+    for path_is_on in (False, True):
+        asker = Asker(server)
+        asker.ask() if path_is_on else None
+        start = time.monotonic()
+        asker.client.sendall(head)
+        answer = asker.read()
+        assert (answer.status, answer.headers["connection"]) == (408, "close")
+        assert 0.4 < time.monotonic() - start < 3.0
+        asker.client.close()
+    assert len(engine.received) == 1
+
+
+def test_a_deadline_is_kept_while_the_body_is_on_its_way(run_server: Run) -> None:
+    """It is the same one, told a moment later at most."""
+    wish = "x-request-timeout-ms: 300"
+    asker = Asker(run_server(DummyEngine(), PATIENT))
+    asker.ask(BODY, wish)
+    start = time.monotonic()
+    asker.client.sendall(post(BODY, "/v1/predict", wish)[: -len(BODY)])
+    assert asker.read().status == 504
+    assert 0.25 < time.monotonic() - start < 2.0
+    asker.client.close()
+
+
+@pytest.mark.usefixtures("patient_hold")
+def test_an_end_while_a_body_is_waited_for_waits_for_it_too(run_server: Run) -> None:
+    """As for any request that has begun."""
+    asker = Asker(run_server(DummyEngine(), PATIENT))
+    asker.ask()
+    connection: Any = next(iter(asker.server.server.server_state.connections))
+    asker.client.sendall(post()[: -len(BODY)])
+    wait_for(lambda: connection._begun is not None)
+    connection.loop.call_soon_threadsafe(connection.shutdown)
+    wait_for(lambda: connection._begun is None)
+    asker.client.sendall(BODY)
+    answer = asker.read()
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert asker.num_fast == 0
+    asker.client.close()
+
+
+@pytest.mark.usefixtures("patient_hold")
+def test_a_client_that_leaves_between_head_and_body_leaves_nothing(pair: tuple[Asker, Asker]) -> None:
+    """Neither a timer nor a request."""
+    fast, _ = pair
+    connection: Any = next(iter(fast.server.server.server_state.connections))
+    fast.client.sendall(post()[: -len(BODY)])
+    wait_for(lambda: connection._begun is not None)
+    fast.client.close()
+    wait_for(lambda: not fast.server.server.server_state.connections)
+    assert connection._begun is None
+    assert fast.num_fast == 0
 
 
 def test_a_request_in_the_body_of_another_is_a_body(pair: tuple[Asker, Asker]) -> None:
