@@ -5,8 +5,8 @@ once, on the ordinary way through the HTTP parser and the ASGI application; wher
 learnt. The next request with the same head needs neither, and no task either: its body is decoded, the engine begins
 it, and the engine's call writes the answer. What that saves is in docs/decisions/0023.
 
-Nothing else may differ. Whatever is not the plain case, pipelined, large, wrong, or slow to come, takes the ordinary way
-from its first byte; so does every request where keys, origins or an access log are to be looked at.
+Nothing else may differ. Whatever is not the plain case, pipelined, large, wrong or slow to come, takes the ordinary
+way from its first byte; so does every request where keys, origins or an access log are to be looked at.
 """
 
 from __future__ import annotations
