@@ -1,8 +1,8 @@
 """The ASGI application: one dictionary look-up from path and method to a handler, and one place where answers leave.
 
-It starts no thread and knows no server; the engine's life is its owner's. Three things pass between it and the server's
-protocol class (`serving.http.protocol_limits`) through `scope["state"]`: until when a body is waited for, why a
-request was cancelled, and how it began, where the fast path may learn from it.
+It starts no thread and knows no server; the engine's life is its owner's. Four things pass between it and the server's
+protocol class (`serving.http.protocol_limits`) through `scope["state"]`: until when a body is waited for, why a request
+was cancelled, when it came, where that was a while ago, and how it began, where the fast path may learn from it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from serving.http.native import NativeApi
 from serving.http.openapi import Description
 from serving.http.page import TryPage
 from serving.http.replies import cancelled, failed, headers_of
-from serving.http.request import FIRST_BYTES, REASON, Message, Receive, Reply, Request, RequestIds, Send
+from serving.http.request import FIRST_BYTES, REASON, STARTED, Message, Receive, Reply, Request, RequestIds, Send
 from serving.http.tei import TeiApi
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Application:
         if scope["type"] != "http":
             await _agree(scope, receive, send)
             return
-        started = time.monotonic()
+        started = scope["state"].get(STARTED) or time.monotonic()
         request = Request(scope, receive, started)
         request_id = self._ids.choose(request.headers.get(b"x-request-id"))
         route = _NOWHERE

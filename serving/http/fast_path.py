@@ -137,6 +137,11 @@ class FastPath:
             return None
         return Found(head, end, length - len(data) + end)
 
+    def count_gone(self, started: float) -> None:
+        """Count a request whose client has left behind its head, which came at that time."""
+        gone = cancelled(CLIENT_LEFT, False, "native")
+        self.metrics.finished(ROUTE, gone.status, time.monotonic() - started, gone.code)
+
     def take(self, connection: Connection, head: Head, body: bytes, started: float) -> tuple[FastExchange, Work] | None:
         """The exchange of a request with its work; None when its body is wrong or has many texts.
 

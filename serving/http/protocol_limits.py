@@ -22,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.http.exchange import Exchange
 from serving.http.fast_path import LONGEST_HEAD_BYTES, FastExchange, FastPath
-from serving.http.request import CLIENT_LEFT, FIRST_BYTES, REQUEST_TIMEOUT
+from serving.http.request import CLIENT_LEFT, FIRST_BYTES, REQUEST_TIMEOUT, STARTED
 
 if TYPE_CHECKING:
     from serving.operations.settings import Limits
@@ -111,6 +111,8 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         if self._begun is not None:
             self._end_hold(self._begun)
+            if self.fast_path is not None and self._started is not None:
+                self.fast_path.count_gone(self._started)
         for exchange in self._open:
             exchange.disconnect()
             exchange.cancel(CLIENT_LEFT)
@@ -137,7 +139,6 @@ class LimitedProtocol(HttpToolsProtocol):
             data = self._end_hold(self._begun) + data
         if not (self._open or self._in_head or self._in_body or self._held) and self._take_fast(data):
             return
-        self._started = None
         self._read(data)
 
     def _read(self, data: bytes) -> None:
@@ -153,6 +154,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._held and self._in_body:  # the head ended before it: it is no name
             self._parse(self._held)
             self._held = b""
+        self._started = None
         if self._num_bytes > MAX_HEAD_BYTES:
             self._check_size()
 
@@ -167,8 +169,7 @@ class LimitedProtocol(HttpToolsProtocol):
             return False
         started = self._started or time.monotonic()
         if found.missing > 0:
-            self._hold(data, started)
-            return True
+            return self._hold(data, started, started + min(HOLD_SECONDS, found.head.seconds))
         taken = None if found.missing else path.take(self, found.head, data[found.body_start :], started)
         if taken is None:
             return False
@@ -178,12 +179,14 @@ class LimitedProtocol(HttpToolsProtocol):
         exchange.begin(work)
         return True
 
-    def _hold(self, data: bytes, started: float) -> None:
-        """Wait a moment for the rest of a body: many clients send head and body apart."""
+    def _hold(self, data: bytes, started: float, end: float) -> bool:
+        """Wait a moment for the rest of a body: many clients send head and body apart; False once that is over."""
         self._started = started
+        if (left := end - time.monotonic()) <= 0:
+            return False
         self._since = self._idle_since = None
-        left = max(0.0, started + HOLD_SECONDS - time.monotonic())
         self._begun = data, self.loop.call_later(left, self._stop_holding)
+        return True
 
     def _end_hold(self, begun: tuple[bytes, asyncio.TimerHandle]) -> bytes:
         self._begun = None
@@ -194,9 +197,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _stop_holding(self) -> None:
         """The rest did not come: from here on it is an ordinary request."""
         if self._begun is not None:
-            data = self._end_hold(self._begun)
-            self._started = None
-            self._read(data)
+            self._read(self._end_hold(self._begun))
 
     def _parse(self, data: bytes) -> None:
         try:
@@ -221,6 +222,8 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.abort()
             return
         self._last = exchange = self._make_exchange()
+        if self._started is not None:
+            exchange.scope["state"][STARTED], self._started = self._started, None
         if self._first_bytes:
             if exchange.keep_alive:
                 exchange.scope["state"][FIRST_BYTES] = self._first_bytes

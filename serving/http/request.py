@@ -29,6 +29,8 @@ REASON = "compressor.reason"
 """The same, of the protocol: why it cancels the task that answers a request, one of these two."""
 REQUEST_TIMEOUT = "request_timeout"
 CLIENT_LEFT = "client_left"
+STARTED = "compressor.started"
+"""The same: when its head came, in `time.monotonic()` seconds, where that was a while ago."""
 FIRST_BYTES = "compressor.first_bytes"
 """The same: how the request began, where the fast path may learn its head."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")

@@ -506,6 +506,21 @@ def test_a_client_that_leaves_between_head_and_body_leaves_nothing(pair: tuple[A
     wait_for(lambda: not fast.server.server.server_state.connections)
     assert connection._begun is None
     assert fast.num_fast == 0
+    assert _samples(fast)['compressor_requests_total{route="/v1/predict",status="499"}'] == 1
+
+
+@pytest.mark.usefixtures("patient_hold")
+def test_a_body_is_not_waited_for_beyond_its_deadline(run_server: Run) -> None:
+    """The ordinary way knows what to say when it has come, and counts from the head."""
+    wish = "x-request-timeout-ms: 200"
+    asker = Asker(run_server(DummyEngine(), PATIENT))
+    asker.ask(BODY, wish)
+    start = time.monotonic()
+    asker.client.sendall(post(BODY, "/v1/predict", wish)[: -len(BODY)])
+    answer = asker.read()
+    assert (answer.status, "body" in answer.json["error"]["message"]) == (504, True)
+    assert 0.15 < time.monotonic() - start < 1.0
+    asker.client.close()
 
 
 def test_a_request_in_the_body_of_another_is_a_body(pair: tuple[Asker, Asker]) -> None:
