@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import resource
@@ -80,8 +81,9 @@ def soak(bundle_folder: Path, variant: dict[str, Any], options: argparse.Namespa
     for lane in lanes:
         lane.start()
     memory = []
-    while time.monotonic() < start + options.seconds:
-        time.sleep(min(1.0, options.seconds / 10))
+    num_looks = max(10, math.ceil(options.seconds))
+    for look in range(1, num_looks + 1):
+        time.sleep(max(0.0, start + look * options.seconds / num_looks - time.monotonic()))
         memory.append(resident_mib())
     stop.set()
     for lane in lanes:
