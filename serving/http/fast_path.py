@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from serving.engine.contract import Answered, Engine, Work
 from serving.engine.tickets import SMALL_TEXTS
-from serving.http.answering import Answering, is_large
+from serving.http.answering import Answering, is_large, written
 from serving.http.exchange import Connection, head_of
 from serving.http.limits import DEADLINE_HEADER, check_texts, deadline_seconds
 from serving.http.metrics import Metrics
@@ -137,10 +137,13 @@ class FastPath:
             return None
         return Found(head, end, length - len(data) + end)
 
+    def count(self, reply: Reply, started: float) -> None:
+        """Count a request that came at that time, and has ended so."""
+        self.metrics.finished(ROUTE, reply.status, time.monotonic() - started, reply.code)
+
     def count_gone(self, started: float) -> None:
-        """Count a request whose client has left behind its head, which came at that time."""
-        gone = cancelled(CLIENT_LEFT, False, "native")
-        self.metrics.finished(ROUTE, gone.status, time.monotonic() - started, gone.code)
+        """Count a request whose client has left before its answer."""
+        self.count(cancelled(CLIENT_LEFT, False, "native"), started)
 
     def take(self, connection: Connection, head: Head, body: bytes, started: float) -> tuple[FastExchange, Work] | None:
         """The exchange of a request with its work; None when its body is wrong or has many texts.
@@ -211,7 +214,7 @@ class FastExchange:
     def disconnect(self) -> None:
         """The client has left: drop the request."""
         self._drop()
-        self._count(cancelled(CLIENT_LEFT, False, "native"))
+        self._path.count_gone(self._started)
 
     def cancel(self, reason: str | None = None) -> bool:
         """Drop the request, and tell why; False when it had its answer, or the client has left."""
@@ -246,7 +249,7 @@ class FastExchange:
         with contextlib.suppress(asyncio.CancelledError):
             try:
                 reply_to = self._path.native.reply_to
-                self._finish(await asyncio.to_thread(reply_to, self._asked, answered, self._started))
+                self._finish(await written(answered, lambda: reply_to(self._asked, answered, self._started)))
             except Exception as error:  # noqa: BLE001 - as above
                 self._fail(error)
 
@@ -265,16 +268,13 @@ class FastExchange:
             headers = [*connection.server_state.default_headers, *headers_of(reply, self._request_id)]
             self.keep_alive, head = head_of(reply.status, headers, keep_alive=self.keep_alive)
             connection.transport.write(head + reply.body)
-            self._count(reply)
+            self._path.count(reply, self._started)
             if not self.keep_alive:
                 connection.transport.close()
             connection.on_response_complete()
         except Exception:
             logger.exception("an answer could not be written")
             connection.transport.close()
-
-    def _count(self, reply: Reply) -> None:
-        self._path.metrics.finished(ROUTE, reply.status, time.monotonic() - self._started, reply.code)
 
 
 def _split(data: bytes) -> tuple[bytes, int, int] | None:

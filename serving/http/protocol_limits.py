@@ -109,10 +109,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel what nobody waits for."""
         super().connection_lost(exc)
-        if self._begun is not None:
-            self._end_hold(self._begun)
-            if self.fast_path is not None and self._started is not None:
-                self.fast_path.count_gone(self._started)
+        if self._release() and self.fast_path is not None and self._started is not None:
+            self.fast_path.count_gone(self._started)
         for exchange in self._open:
             exchange.disconnect()
             exchange.cancel(CLIENT_LEFT)
@@ -136,7 +134,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse(429)
             return
         if self._begun is not None:
-            data = self._end_hold(self._begun) + data
+            data = self._release() + data
         if not (self._open or self._in_head or self._in_body or self._held) and self._take_fast(data):
             return
         self._read(data)
@@ -188,16 +186,18 @@ class LimitedProtocol(HttpToolsProtocol):
         self._begun = data, self.loop.call_later(left, self._stop_holding)
         return True
 
-    def _end_hold(self, begun: tuple[bytes, asyncio.TimerHandle]) -> bytes:
-        self._begun = None
-        data, timer = begun
+    def _release(self) -> bytes:
+        """Hold nothing any more; returns what was held, empty for nothing."""
+        if self._begun is None:
+            return b""
+        (data, timer), self._begun = self._begun, None
         timer.cancel()
         return data
 
     def _stop_holding(self) -> None:
         """The rest did not come: from here on it is an ordinary request."""
-        if self._begun is not None:
-            self._read(self._end_hold(self._begun))
+        if begun := self._release():
+            self._read(begun)
 
     def _parse(self, data: bytes) -> None:
         try:
