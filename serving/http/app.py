@@ -104,7 +104,7 @@ class Application:
         if scope["type"] != "http":
             await _agree(scope, receive, send)
             return
-        started = scope["state"].get(STARTED) or time.monotonic()
+        started = scope.setdefault("state", {}).get(STARTED) or time.monotonic()  # other servers may give no state
         request = Request(scope, receive, started)
         request_id = self._ids.choose(request.headers.get(b"x-request-id"))
         route = _NOWHERE

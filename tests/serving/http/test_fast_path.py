@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import http.client
 import itertools
@@ -824,3 +825,15 @@ def test_it_serves_models_of_other_tasks(run_server: Run) -> None:
 def test_heads_are_bounded() -> None:
     """What a client may have the server remember."""
     assert fast_path.KNOWN_HEADS * fast_path.LONGEST_HEAD_BYTES <= 1 << 20
+
+
+def test_the_application_answers_under_a_server_that_gives_no_state(engine: DummyEngine) -> None:
+    """ASGI leaves that to servers; the fast path's own words to the application stand in it."""
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/livez", "query_string": b"", "headers": []}
+    asyncio.run(create_app(engine, ServerSettings())(scope, _never, send))
+    assert sent[0]["status"] == 200
